@@ -1,0 +1,464 @@
+"""Train a sequence labeler.
+
+    python train.py                                         on data/sample, for named entities
+    python train.py --task pos                              on data/sample, for parts of speech
+    python train.py --train_file my/train.txt --val_file my/val.txt --emb_file glove.6B.100d.txt
+
+All that one might want to change stands here, in add_arguments.
+"""
+
+import argparse
+import csv
+import re
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets import SimilarLengthSampler, WCDataset, trim
+from inference import ViterbiDecoder, inline, load_tagger, name_tags, run_model
+from models import LM_LSTM_CRF, ViterbiLoss
+from utils import (AverageMeter, InputError, adjust_learning_rate, all_tags, bad_row, clip_gradient,
+                   convert_tags, create_input_tensors, create_maps, find_entities, load_checkpoint,
+                   load_embeddings, print_scores, read_embeddings, read_words_tags, save_checkpoint,
+                   score_tags, to_device)
+
+SAMPLE = Path(__file__).parent / 'data' / 'sample'
+CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
+BEST_CHECKPOINT = f'BEST_{CHECKPOINT}'
+LOG = 'training_log.csv'
+# What may be given anew beside --checkpoint; all else is part of what was learned
+CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
+              'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
+
+
+def add_arguments(parser):
+    """The command-line arguments, in groups."""
+    def group(title):
+        return parser.add_argument_group(title).add_argument
+
+    switch = {'action': argparse.BooleanOptionalAction}
+
+    add = group('data')
+    add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
+    add('--tag_column', type=natural, help="the tags' column, from 0 (default: ner 3, pos 1)")
+    add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
+    add('--val_file', help='CoNLL file that says when to stop (default: the one in data/sample)')
+    add('--test_file', help='CoNLL file to score at the end (default: the one in data/sample)')
+    add('--emb_file', help='word vectors, as of GloVe or word2vec, in text format, plain or .gz')
+    add('--min_word_freq', type=natural, default=5, help='rarer words are <unk>')
+    add('--min_char_freq', type=natural, default=2, help='rarer characters are <unk>')
+    add('--caseless', default=True, help='look words up in lower case', **switch)
+    add('--expand_vocab', default=True, help="take in all of emb_file's words", **switch)
+    add('--tag_scheme', choices=('iobes', 'iob2'), default='iobes', help='how entities are learned')
+
+    add = group('model')
+    add('--char_emb_dim', type=natural, default=30, help='size of character embeddings')
+    add('--word_emb_dim', type=natural, help="size of word embeddings (default: emb_file's or 100)")
+    add('--char_rnn_dim', type=natural, default=300, help='size of each character LSTM')
+    add('--word_rnn_dim', type=natural, default=300, help='size of the word BLSTM, both directions')
+    add('--char_rnn_layers', type=natural, default=1, help='layers of each character LSTM')
+    add('--word_rnn_layers', type=natural, default=1, help='layers of the word BLSTM')
+    add('--highway_layers', type=natural, default=1, help='layers of each highway network')
+    add('--dropout', type=float, default=0.5, help='probability')
+    add('--fine_tune_word_embeddings', help='(default: unless from emb_file)', **switch)
+    add('--language_models', default=True, help='configuration (a) is without them', **switch)
+    add('--characters', default=True, help='configuration (b) is without them as well', **switch)
+    add('--crf', default=True, help='configuration (c) is without it as well', **switch)
+
+    add = group('training')
+    add('--epochs', type=natural, default=200, help='at most so many')
+    add('--batch_size', type=natural, default=10, help='sentences in a step')
+    add('--lr', type=float, default=0.015, help='learning rate of the first epoch')
+    add('--lr_decay', type=float, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
+    add('--momentum', type=float, default=0.9, help='of stochastic gradient descent')
+    add('--grad_clip', type=float, default=5.0, help='largest absolute value of a gradient')
+    add('--lm_weight', type=float, default=1.0, help="weight of the language models' losses")
+    add('--patience', type=natural, default=10, help='epochs without a better score to stop at')
+    add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
+        help='score that says which epoch is best')
+    add('--seed', type=int, default=0, help='of all that is random')
+
+    add = group('files and machine')
+    add('--checkpoint', help='checkpoint to go on from')
+    add('--output_dir', default='.', help='folder for checkpoints and the log')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu or cuda')
+
+
+def natural(text):
+    """A whole number, 0 or more, for argparse."""
+    if not re.fullmatch(r'\d+', text):
+        raise argparse.ArgumentTypeError(f'expected a whole number, found {text!r}')
+    return int(text)
+
+
+def parse_arguments(argv):
+    """Read the command line.
+
+    Returns:
+        The arguments, as a namespace, and the checkpoint to go on from, or None. The arguments of
+        that checkpoint's run stand in for the defaults.
+
+    Raises:
+        InputError: arguments that contradict one another, or the checkpoint.
+    """
+    parser = argparse.ArgumentParser(
+        description='Train LM-LSTM-CRF to tag named entities or parts of speech.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.checkpoint is not None:
+        checkpoint = load_checkpoint(args.checkpoint, args.device)
+        parser.set_defaults(**{name: value for name, value in checkpoint['arguments'].items()
+                               if name not in ('checkpoint', 'output_dir', 'device')})
+        args = parser.parse_args(argv)
+        for name, value in checkpoint['arguments'].items():
+            if name not in CHANGEABLE and getattr(args, name) != value:
+                raise InputError(f'--{name}: expected {value}, as in {args.checkpoint}, '
+                                 f'found {getattr(args, name)}')
+        return args, checkpoint
+
+    if args.tag_column is None:
+        args.tag_column = 3 if args.task == 'ner' else 1
+    if args.train_file is None and args.val_file is None and args.test_file is None:
+        args.train_file, args.val_file, args.test_file = (
+            str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test'))
+    for name in ('train_file', 'val_file'):
+        if getattr(args, name) is None:
+            raise InputError(f'--{name}: expected a file beside your others, found none')
+    if args.fine_tune_word_embeddings is None:
+        args.fine_tune_word_embeddings = args.emb_file is None
+    if args.language_models and not args.characters:
+        raise InputError('--no-characters: expected --no-language_models too, which need them')
+    if args.criterion == 'entity_f1' and args.task == 'pos':
+        raise InputError('--criterion entity_f1: expected --task ner, found pos')
+    return args, None
+
+
+# ---------------------------------------------------------------------------------------------
+# Data
+# ---------------------------------------------------------------------------------------------
+
+def read_corpus(file, args):
+    """Read a labelled file for the task: words as they are written, entity tags in --tag_scheme.
+
+    Raises:
+        InputError: see read_words_tags; or the column holds no such tags.
+    """
+    words, tags = read_words_tags(file, args.tag_column, caseless=False)
+    if set(chain.from_iterable(tags)) == {'-'}:
+        raise bad_row(file, 0, f"a tag in column {args.tag_column} (that column has only '-')")
+    pattern = r'O|[BIES]-.+' if args.task == 'ner' else r'(?!<start>$|<end>$).+'
+    check_tags(file, tags, lambda tag: re.fullmatch(pattern, tag),
+               f"{'an entity' if args.task == 'ner' else 'a'} tag in column {args.tag_column}")
+    if args.task == 'ner':
+        tags = [convert_tags(sentence, args.tag_scheme) for sentence in tags]
+    return words, tags
+
+
+def check_tags(file, tags, is_valid, expected):
+    """Refuse a file whose tags are not all valid, naming the first line with one that is not."""
+    wrong = {tag for tag in set(chain.from_iterable(tags)) if not is_valid(tag)}
+    if wrong:
+        flat = list(chain.from_iterable(tags))
+        row = next(i for i, tag in enumerate(flat) if tag in wrong)
+        raise bad_row(file, row, f'{expected} instead of {flat[row]!r}')
+
+
+def make_maps(train_words, tags, args):
+    """Make the maps.
+
+    Args:
+        train_words: words of the training file, which alone gives the vocabulary.
+        tags: tags of all labelled files, since the tags are part of the task.
+
+    Returns:
+        A dict of word_map, char_map and tag_map.
+    """
+    if args.task == 'ner':
+        types = {entity_type for sentence in tags for entity_type, _, _ in find_entities(sentence)}
+        tags = [all_tags(types, args.tag_scheme)]
+    maps = create_maps(train_words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
+    return dict(zip(('word_map', 'char_map', 'tag_map'), maps))
+
+
+def load_word_embeddings(args, maps, corpora):
+    """Load --emb_file: the embeddings, the word_map expanded with its words, and lm_vocab_size.
+
+    Raises:
+        InputError: see load_embeddings; or its size is not --word_emb_dim.
+    """
+    _, vectors = next(read_embeddings(args.emb_file))
+    if args.word_emb_dim not in (None, vectors.shape[1]):
+        raise InputError(f'--word_emb_dim: expected {vectors.shape[1]}, as in {args.emb_file}, '
+                         f'found {args.word_emb_dim}')
+    args.word_emb_dim = vectors.shape[1]
+    return load_embeddings(args.emb_file, maps['word_map'], args.expand_vocab, args.caseless,
+                           corpora)
+
+
+def make_loader(words, tags, maps, args, batch_size):
+    """A DataLoader of batches of similar length; the tensors are on the device from the start."""
+    tensors = to_device(create_input_tensors(words, tags, **maps), args.device)
+    dataset = WCDataset(*tensors)
+    sampler = SimilarLengthSampler(dataset.wmap_lengths, dataset.cmap_lengths, batch_size,
+                                   args.seed)
+    # The sampler gives lists, so that the dataset gives whole batches
+    return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=trim)
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------
+
+def lm_targets(wmaps, lengths, lm_vocab_size):
+    """What the language models are to predict at each word.
+
+    The forward model predicts the next word, the backward model the one before; for `dunston checks
+    in`: checks, in, <end> and <end>, dunston, checks.
+
+    Args:
+        wmaps: words, (N, L_w).
+        lengths: numbers of words, with <end>, (N,).
+        lm_vocab_size: other words are <unk> for the language models.
+
+    Returns:
+        Two (N, L_w) LongTensors, with -100, which the loss ignores, at <end> and at the pads.
+    """
+    # <end> and <unk> are the last two words of the corpus
+    end, unk = lm_vocab_size - 2, lm_vocab_size - 1
+    words = torch.where(wmaps < lm_vocab_size, wmaps, unk)
+    following = nn.functional.pad(words[:, 1:], (0, 1))
+    preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end)
+    no_word = (torch.arange(wmaps.size(1)) >= lengths.unsqueeze(1) - 1).to(wmaps.device)
+    return following.masked_fill(no_word, -100), preceding.masked_fill(no_word, -100)
+
+
+def lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths):
+    """The forward plus the backward language model's cross entropy, each a mean over its words."""
+    return sum(nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
+               for scores, targets in zip(
+                   (lm_f_scores, lm_b_scores), lm_targets(wmaps, lengths, lm_f_scores.size(2))))
+
+
+def train(train_loader, model, crf_criterion, optimizer, args, epoch):
+    """Train for an epoch.
+
+    Args:
+        train_loader: from make_loader.
+        model, crf_criterion, optimizer: an LM_LSTM_CRF, a ViterbiLoss, and an SGD.
+        args: from parse_arguments.
+        epoch: its number, from 0.
+
+    Returns:
+        The mean losses of the language models (0 if there are none) and of the CRF.
+    """
+    model.train()
+    train_loader.sampler.set_epoch(epoch)
+    lm_losses, vb_losses = AverageMeter(), AverageMeter()
+    progress = tqdm(train_loader, desc=f'epoch {epoch}', leave=False, disable=None)
+    for step, batch in enumerate(progress):
+        crf_scores, lm_f_scores, lm_b_scores, wmaps, tmaps, lengths, _, _ = run_model(model, batch)
+        loss = vb_loss = crf_criterion(crf_scores, tmaps, lengths)
+        vb_losses.update(vb_loss.detach(), len(lengths))
+        if lm_f_scores is not None:
+            both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths)
+            loss = vb_loss + args.lm_weight * both_lm_losses
+            # Each sentence has as many predicted words as it has words
+            lm_losses.update(both_lm_losses.detach(), int(lengths.sum()) - len(lengths))
+        optimizer.zero_grad()
+        loss.backward()
+        clip_gradient(optimizer, args.grad_clip)
+        optimizer.step()
+        # To show a loss, the host has to wait for a GPU
+        if step % 50 == 0:
+            progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
+    return float(lm_losses.avg), float(vb_losses.avg)
+
+
+@torch.inference_mode()
+def validate(val_loader, model, crf_criterion, vb_decoder, tag_map, task):
+    """Find a model's mean Viterbi loss and, as score_tags does, its scores."""
+    model.eval()
+    losses, gold, predicted = AverageMeter(), [], []
+    for batch in tqdm(val_loader, desc='validation', leave=False, disable=None):
+        crf_scores, _, tmaps, lengths, _, _ = run_model(model, batch)
+        losses.update(crf_criterion(crf_scores, tmaps, lengths), len(lengths))
+        # An unrolled tag is previous * m + current
+        gold += name_tags(tmaps % len(tag_map), lengths, tag_map)
+        predicted += name_tags(vb_decoder.decode(crf_scores, lengths), lengths, tag_map)
+    return float(losses.avg), score_tags(gold, predicted, task)
+
+
+# ---------------------------------------------------------------------------------------------
+# A run
+# ---------------------------------------------------------------------------------------------
+
+def start(args, corpora):
+    """Begin a run.
+
+    Args:
+        args: from parse_arguments.
+        corpora: the words and tags of each file.
+
+    Returns:
+        The model; the maps; and the state of the run, a dict of what is saved beside them.
+    """
+    torch.manual_seed(args.seed)
+    all_sentences = list(chain.from_iterable(tags for _, tags in corpora.values()))
+    maps = make_maps(corpora['training'][0], all_sentences, args)
+    lm_vocab_size, embeddings = len(maps['word_map']), None
+    if args.emb_file is not None:
+        words = {name: corpora[name][0] for name in ('training', 'validation')}
+        embeddings, maps['word_map'], lm_vocab_size = load_word_embeddings(args, maps, words)
+    args.word_emb_dim = args.word_emb_dim or 100
+
+    model_arguments = {
+        'tagset_size': len(maps['tag_map']), 'charset_size': len(maps['char_map']),
+        'vocab_size': len(maps['word_map']), 'lm_vocab_size': lm_vocab_size,
+        **{name: getattr(args, name) for name in (
+            'char_emb_dim', 'char_rnn_dim', 'char_rnn_layers', 'word_emb_dim', 'word_rnn_dim',
+            'word_rnn_layers', 'dropout', 'highway_layers', 'language_models', 'characters',
+            'crf')}}
+    model = LM_LSTM_CRF(**model_arguments)
+    if embeddings is not None:
+        model.init_word_embeddings(embeddings)
+    return model, maps, {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
+                         'arguments': vars(args), 'model_arguments': model_arguments}
+
+
+def go_on(args, corpora, checkpoint):
+    """Go on with a run: the same as start, from a checkpoint.
+
+    Raises:
+        InputError: a file has a tag that the checkpoint does not know.
+    """
+    maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
+    for name, file in (('training', args.train_file), ('validation', args.val_file)):
+        check_tags(file, corpora[name][1], maps['tag_map'].__contains__,
+                   f'a tag that {args.checkpoint} knows')
+    model = LM_LSTM_CRF(**checkpoint['model_arguments'])
+    model.load_state_dict(checkpoint['model'])
+    torch.set_rng_state(checkpoint['rng_state'].cpu())
+    state = {name: checkpoint[name] for name in (
+        'epoch', 'best_score', 'epochs_since_improvement', 'log', 'model_arguments')}
+    return model, maps, {**state, 'arguments': vars(args)}
+
+
+def train_epochs(model, maps, optimizer, loaders, state, args):
+    """Train until the validation score has not improved for --patience epochs, or for --epochs.
+
+    Args:
+        model, maps, state: from start or go_on; state is kept up to date.
+        optimizer: an SGD.
+        loaders: of the training and of the validation file.
+        args: from parse_arguments.
+    """
+    folder = Path(args.output_dir)
+    crf_criterion, vb_decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
+    while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
+        began = time.perf_counter()
+        lr = args.lr / (1 + args.lr_decay * state['epoch'])
+        adjust_learning_rate(optimizer, lr)
+        lm_loss, vb_loss = train(loaders[0], model, crf_criterion, optimizer, args, state['epoch'])
+        val_loss, scores = validate(loaders[1], model, crf_criterion, vb_decoder, maps['tag_map'],
+                                    args.task)
+        figures = {name: scores[name] for name in ('macro_f1', 'entity_f1', 'accuracy')
+                   if name in scores}
+        row = {'epoch': state['epoch'], 'lm_loss': lm_loss, 'viterbi_loss': vb_loss,
+               'val_viterbi_loss': val_loss, **figures, 'lr': lr,
+               'seconds': time.perf_counter() - began}
+
+        is_best = figures[args.criterion] > state['best_score']
+        state['best_score'] = max(state['best_score'], figures[args.criterion])
+        state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
+        state['epoch'] += 1
+        state['log'].append(row)
+        # The best one first: whenever the run is cut off, it is not worse than the other one says
+        for name in (BEST_CHECKPOINT, CHECKPOINT) if is_best else (CHECKPOINT,):
+            save_checkpoint(folder / name, model, optimizer, maps, state)
+        write_log(folder / LOG, state['log'])
+        print(f'epoch {row["epoch"]}: LM loss {lm_loss:.3f}, Viterbi loss {vb_loss:.3f}; '
+              f'validation: Viterbi loss {val_loss:.3f}, '
+              + ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
+                          for name, figure in figures.items())
+              + f'{"*" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s', flush=True)
+
+
+def write_log(path, rows):
+    """Write the figures of all epochs so far as a CSV file."""
+    with open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def keep_old_files(folder):
+    """Rename the checkpoints and the log of an earlier run, so that this one overwrites nothing."""
+    old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG) if (folder / name).exists()]
+    number = 1
+    while any(Path(f'{path}.{number}').exists() for path in old):
+        number += 1
+    for path in old:
+        path.rename(f'{path}.{number}')
+        print(f'{path} is kept as {path}.{number}')
+
+
+def score_test_file(args, best_checkpoint):
+    """Score the best checkpoint on the test file and show two of its sentences."""
+    tagger = load_tagger(best_checkpoint, args.device)
+    words, tags = read_corpus(args.test_file, args)
+    predicted = tagger.tag(words)
+    print(f'{args.test_file}, tagged by {best_checkpoint}:')
+    print_scores(score_tags(tags, predicted, args.task))
+    for sentence, sentence_tags in zip(words[:2], predicted):
+        print(inline(sentence, sentence_tags, args.task))
+
+
+def run(args, checkpoint):
+    """Train as the arguments say; return the exit status."""
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {'training': args.train_file, 'validation': args.val_file, 'test': args.test_file}
+    corpora = {name: read_corpus(file, args) for name, file in files.items() if file is not None}
+    model, maps, state = (start(args, corpora) if checkpoint is None
+                          else go_on(args, corpora, checkpoint))
+    model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
+    model.to(args.device)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
+                                lr=args.lr, momentum=args.momentum)
+    if checkpoint is None:
+        keep_old_files(folder)
+    else:
+        optimizer.load_state_dict(checkpoint['optimizer'])
+    loaders = [make_loader(*corpora[name], maps, args, batch_size)
+               for name, batch_size in (('training', args.batch_size), ('validation', 64))]
+    print(f'{len(corpora["training"][0]):,} sentences to learn from, '
+          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train')
+
+    status = 0
+    try:
+        train_epochs(model, maps, optimizer, loaders, state, args)
+    except KeyboardInterrupt:
+        print('stopped')
+        status = 130
+    if args.test_file is not None and (folder / BEST_CHECKPOINT).exists():
+        score_test_file(args, folder / BEST_CHECKPOINT)
+    return status
+
+
+def main(argv=None):
+    """Train as the command line says."""
+    try:
+        return run(*parse_arguments(argv))
+    except InputError as error:
+        return f'error: {error}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
