@@ -5,7 +5,6 @@
     echo "Dunston checks in." | python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar
 """
 
-import argparse
 import re
 import sys
 
@@ -13,8 +12,8 @@ import torch
 
 from datasets import SimilarLengthSampler, WCDataset, trim
 from models import LM_LSTM_CRF
-from utils import (InputError, convert_tags, create_input_tensors, find_entities, load_checkpoint,
-                   read_text, to_device)
+from utils import (ArgumentParser, InputError, convert_tags, create_input_tensors, device,
+                   find_entities, load_checkpoint, read_text, to_device)
 
 # What is added to the score of an impossible transition; -inf would make gradients NaN
 IMPOSSIBLE = -1e6
@@ -237,27 +236,28 @@ def read_sentences(arguments):
 
 def parse_arguments(argv):
     """The command line, as a namespace."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description='Tag sentences, one a line, with a model that train.py has trained.')
     parser.add_argument('checkpoint', help='a checkpoint of train.py')
     parser.add_argument('files', nargs='*', help='text files (default: standard input)')
     parser.add_argument('--text', help='a sentence to tag')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu',
-                        help='cpu or cuda (default: %(default)s)')
+    parser.add_argument('--device', type=device, help='cpu or cuda (default: %(default)s)',
+                        default='cuda' if torch.cuda.is_available() else 'cpu')
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     """Tag what the command line says and print it."""
-    arguments = parse_arguments(argv)
     try:
+        arguments = parse_arguments(argv)
         tagger = load_tagger(arguments.checkpoint, arguments.device)
         for line in read_sentences(arguments):
             words = [word.group() for word in tokenize(line)]
             print(inline(words, tagger.tag([words])[0], tagger.task))
+        return 0
     except InputError as error:
-        sys.exit(f'error: {error}')
+        return f'error: {error}'
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

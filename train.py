@@ -23,10 +23,10 @@ from tqdm import tqdm
 from datasets import SimilarLengthSampler, WCDataset, trim
 from inference import ViterbiDecoder, inline, load_tagger, name_tags, run_model
 from models import LM_LSTM_CRF, ViterbiLoss
-from utils import (AverageMeter, InputError, adjust_learning_rate, all_tags, bad_row, clip_gradient,
-                   convert_tags, create_input_tensors, create_maps, find_entities, load_checkpoint,
-                   load_embeddings, print_scores, read_embeddings, read_words_tags, save_checkpoint,
-                   score_tags, to_device)
+from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
+                   bad_row, clip_gradient, convert_tags, create_input_tensors, create_maps, device,
+                   find_entities, load_checkpoint, load_embeddings, number, print_scores,
+                   read_embeddings, read_words_tags, save_checkpoint, score_tags, to_device)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
@@ -43,58 +43,60 @@ def add_arguments(parser):
         return parser.add_argument_group(title).add_argument
 
     switch = {'action': argparse.BooleanOptionalAction}
+    count, amount, share = number(int, 1), number(float, 0), number(float, 0, 1)
 
     add = group('data')
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
-    add('--tag_column', type=natural, help="the tags' column, from 0 (default: ner 3, pos 1)")
+    add('--tag_column', type=number(int, 0), help="the tags' column, from 0 (default: ner 3, pos 1)")
     add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
     add('--val_file', help='CoNLL file that says when to stop (default: the one in data/sample)')
     add('--test_file', help='CoNLL file to score at the end (default: the one in data/sample)')
     add('--emb_file', help='word vectors, as of GloVe or word2vec, in text format, plain or .gz')
-    add('--min_word_freq', type=natural, default=5, help='rarer words are <unk>')
-    add('--min_char_freq', type=natural, default=2, help='rarer characters are <unk>')
+    add('--min_word_freq', type=count, default=5, help='rarer words are <unk>')
+    add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
     add('--caseless', default=True, help='look words up in lower case', **switch)
     add('--expand_vocab', default=True, help="take in all of emb_file's words", **switch)
     add('--tag_scheme', choices=('iobes', 'iob2'), default='iobes', help='how entities are learned')
 
     add = group('model')
-    add('--char_emb_dim', type=natural, default=30, help='size of character embeddings')
-    add('--word_emb_dim', type=natural, help="size of word embeddings (default: emb_file's or 100)")
-    add('--char_rnn_dim', type=natural, default=300, help='size of each character LSTM')
-    add('--word_rnn_dim', type=natural, default=300, help='size of the word BLSTM, both directions')
-    add('--char_rnn_layers', type=natural, default=1, help='layers of each character LSTM')
-    add('--word_rnn_layers', type=natural, default=1, help='layers of the word BLSTM')
-    add('--highway_layers', type=natural, default=1, help='layers of each highway network')
-    add('--dropout', type=float, default=0.5, help='probability')
+    add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
+    add('--word_emb_dim', type=count, help="size of word embeddings (default: emb_file's or 100)")
+    add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
+    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM, both directions')
+    add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
+    add('--word_rnn_layers', type=count, default=1, help='layers of the word BLSTM')
+    add('--highway_layers', type=count, default=1, help='layers of each highway network')
+    add('--dropout', type=share, default=0.5, help='probability')
     add('--fine_tune_word_embeddings', help='(default: unless from emb_file)', **switch)
     add('--language_models', default=True, help='configuration (a) is without them', **switch)
     add('--characters', default=True, help='configuration (b) is without them as well', **switch)
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
 
     add = group('training')
-    add('--epochs', type=natural, default=200, help='at most so many')
-    add('--batch_size', type=natural, default=10, help='sentences in a step')
-    add('--lr', type=float, default=0.015, help='learning rate of the first epoch')
-    add('--lr_decay', type=float, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
-    add('--momentum', type=float, default=0.9, help='of stochastic gradient descent')
-    add('--grad_clip', type=float, default=5.0, help='largest absolute value of a gradient')
-    add('--lm_weight', type=float, default=1.0, help="weight of the language models' losses")
-    add('--patience', type=natural, default=10, help='epochs without a better score to stop at')
+    add('--epochs', type=count, default=200, help='at most so many')
+    add('--batch_size', type=count, default=10, help='sentences in a step')
+    add('--lr', type=amount, default=0.015, help='learning rate of the first epoch')
+    add('--lr_decay', type=amount, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
+    add('--momentum', type=share, default=0.9, help='of stochastic gradient descent')
+    add('--grad_clip', type=amount, default=5.0, help='largest absolute value of a gradient')
+    add('--lm_weight', type=amount, default=1.0, help="weight of the language models' losses")
+    add('--patience', type=count, default=10, help='epochs without a better score to stop at')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
         help='score that says which epoch is best')
-    add('--seed', type=int, default=0, help='of all that is random')
+    add('--seed', type=number(int, 0), default=0, help='of all that is random')
 
     add = group('files and machine')
     add('--checkpoint', help='checkpoint to go on from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu or cuda')
+    add('--device', type=device, default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='cpu or cuda')
 
 
-def natural(text):
-    """A whole number, 0 or more, for argparse."""
-    if not re.fullmatch(r'\d+', text):
-        raise argparse.ArgumentTypeError(f'expected a whole number, found {text!r}')
-    return int(text)
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that are not None."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_arguments(argv):
@@ -107,15 +109,16 @@ def parse_arguments(argv):
     Raises:
         InputError: arguments that contradict one another, or the checkpoint.
     """
-    parser = argparse.ArgumentParser(
-        description='Train LM-LSTM-CRF to tag named entities or parts of speech.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = ArgumentParser(
+        usage='%(prog)s [arguments]', formatter_class=HelpFormatter,
+        description='Train LM-LSTM-CRF to tag named entities or parts of speech.')
     add_arguments(parser)
     args = parser.parse_args(argv)
     if args.checkpoint is not None:
         checkpoint = load_checkpoint(args.checkpoint, args.device)
-        parser.set_defaults(**{name: value for name, value in checkpoint['arguments'].items()
-                               if name not in ('checkpoint', 'output_dir', 'device')})
+        arguments = {**checkpoint['arguments'], 'output_dir': str(Path(args.checkpoint).parent),
+                     'device': args.device}
+        parser.set_defaults(**arguments)
         args = parser.parse_args(argv)
         for name, value in checkpoint['arguments'].items():
             if name not in CHANGEABLE and getattr(args, name) != value:
@@ -311,10 +314,10 @@ def start(args, corpora):
     """
     torch.manual_seed(args.seed)
     all_sentences = list(chain.from_iterable(tags for _, tags in corpora.values()))
-    maps = make_maps(corpora['training'][0], all_sentences, args)
+    maps = make_maps(corpora['train'][0], all_sentences, args)
     lm_vocab_size, embeddings = len(maps['word_map']), None
     if args.emb_file is not None:
-        words = {name: corpora[name][0] for name in ('training', 'validation')}
+        words = {'training': corpora['train'][0], 'validation': corpora['val'][0]}
         embeddings, maps['word_map'], lm_vocab_size = load_word_embeddings(args, maps, words)
     args.word_emb_dim = args.word_emb_dim or 100
 
@@ -339,8 +342,8 @@ def go_on(args, corpora, checkpoint):
         InputError: a file has a tag that the checkpoint does not know.
     """
     maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
-    for name, file in (('training', args.train_file), ('validation', args.val_file)):
-        check_tags(file, corpora[name][1], maps['tag_map'].__contains__,
+    for name, (_, tags) in corpora.items():
+        check_tags(getattr(args, f'{name}_file'), tags, maps['tag_map'].__contains__,
                    f'a tag that {args.checkpoint} knows')
     model = LM_LSTM_CRF(**checkpoint['model_arguments'])
     model.load_state_dict(checkpoint['model'])
@@ -398,9 +401,13 @@ def write_log(path, rows):
         writer.writerows(rows)
 
 
-def keep_old_files(folder):
-    """Rename the checkpoints and the log of an earlier run, so that this one overwrites nothing."""
-    old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG) if (folder / name).exists()]
+def keep_old_files(folder, checkpoint):
+    """Rename the files of an earlier run, so that this one, which goes on from checkpoint or from
+    nothing (None), overwrites none of them."""
+    names = (CHECKPOINT, BEST_CHECKPOINT, LOG)
+    if checkpoint is not None and Path(checkpoint).parent.samefile(folder):
+        names = () if Path(checkpoint).name == CHECKPOINT else (CHECKPOINT,)
+    old = [folder / name for name in names if (folder / name).exists()]
     number = 1
     while any(Path(f'{path}.{number}').exists() for path in old):
         number += 1
@@ -422,25 +429,28 @@ def score_test_file(args, best_checkpoint):
 
 def run(args, checkpoint):
     """Train as the arguments say; return the exit status."""
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {'training': args.train_file, 'validation': args.val_file, 'test': args.test_file}
-    corpora = {name: read_corpus(file, args) for name, file in files.items() if file is not None}
+    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args)
+               for name in ('train', 'val', 'test') if getattr(args, f'{name}_file') is not None}
     model, maps, state = (start(args, corpora) if checkpoint is None
                           else go_on(args, corpora, checkpoint))
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
     model.to(args.device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
                                 lr=args.lr, momentum=args.momentum)
-    if checkpoint is None:
-        keep_old_files(folder)
-    else:
+    if checkpoint is not None:
         optimizer.load_state_dict(checkpoint['optimizer'])
     loaders = [make_loader(*corpora[name], maps, args, batch_size)
-               for name, batch_size in (('training', args.batch_size), ('validation', 64))]
-    print(f'{len(corpora["training"][0]):,} sentences to learn from, '
-          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train')
+               for name, batch_size in (('train', args.batch_size), ('val', 64))]
+    print(f'{len(corpora["train"][0]):,} sentences to learn from, '
+          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
+          flush=True)
 
+    folder = Path(args.output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_old_files(folder, args.checkpoint)
+    except OSError as error:
+        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
     status = 0
     try:
         train_epochs(model, maps, optimizer, loaders, state, args)

@@ -7,6 +7,7 @@
 The comments follow one sentence, `dunston checks in`, tagged tag_2, tag_3, tag_3.
 """
 
+import argparse
 import gzip
 import os
 import re
@@ -23,6 +24,37 @@ CHECKPOINT_FORMAT = 1
 
 class InputError(Exception):
     """What the user gave can't be used; the message is one line that says what and where."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, but for mistakes, which are InputErrors, and so one line."""
+
+    def error(self, message):
+        raise InputError(f'{message} (--help says more)')
+
+
+def number(kind, least, most=float('inf')):
+    """An int or a float between two bounds, for argparse."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f'expected {kind.__name__} from {least} to {most}, found {text!r}')
+        return value
+    return parse
+
+
+def device(text):
+    """The name of a device that PyTorch can use here, for argparse."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise argparse.ArgumentTypeError(
+            f'expected a device that PyTorch has here, found {text!r}') from None
+    return text
 
 
 # ---------------------------------------------------------------------------------------------
