@@ -47,7 +47,7 @@ def add_arguments(parser):
 
     add = group('data')
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
-    add('--tag_column', type=number(int, 0), help="the tags' column, from 0 (default: ner 3, pos 1)")
+    add('--tag_column', type=number(int, 0), help='from 0 (default: 3 for ner, 1 for pos)')
     add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
     add('--val_file', help='CoNLL file that says when to stop (default: the one in data/sample)')
     add('--test_file', help='CoNLL file to score at the end (default: the one in data/sample)')
@@ -62,12 +62,12 @@ def add_arguments(parser):
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
     add('--word_emb_dim', type=count, help="size of word embeddings (default: emb_file's or 100)")
     add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
-    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM, both directions')
+    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM, both ways')
     add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
     add('--word_rnn_layers', type=count, default=1, help='layers of the word BLSTM')
     add('--highway_layers', type=count, default=1, help='layers of each highway network')
     add('--dropout', type=share, default=0.5, help='probability')
-    add('--fine_tune_word_embeddings', help='(default: unless from emb_file)', **switch)
+    add('--fine_tune_word_embeddings', help='(default: if not from emb_file)', **switch)
     add('--language_models', default=True, help='configuration (a) is without them', **switch)
     add('--characters', default=True, help='configuration (b) is without them as well', **switch)
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
@@ -390,7 +390,7 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
               f'validation: Viterbi loss {val_loss:.3f}, '
               + ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
                           for name, figure in figures.items())
-              + f'{"*" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s', flush=True)
+              + f'{" (best so far)" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s', flush=True)
 
 
 def write_log(path, rows):

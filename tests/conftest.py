@@ -1,0 +1,57 @@
+"""What the tests share: the scripts' folder, run as a process or imported, and `pytest --long`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+hypothesis.settings.register_profile('short', max_examples=50, deadline=None, derandomize=True)
+hypothesis.settings.register_profile('long', max_examples=2000, deadline=None)
+
+
+def pytest_addoption(parser):
+    parser.addoption('--long', action='store_true', help='longer rounds of the same tests')
+
+
+def pytest_configure(config):
+    hypothesis.settings.load_profile('long' if config.getoption('--long') else 'short')
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def rounds(request):
+    """How many times a test with random numbers repeats itself."""
+    return 200 if request.config.getoption('--long') else 10
+
+
+def run_script(script, *arguments, stdin='', timeout=240, **environment):
+    """Run one of the project's scripts as a process, as a user would."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)], input=stdin, text=True,
+        encoding='utf-8', capture_output=True, timeout=timeout, env={**os.environ, **environment})
+
+
+def write_conll(path, sentences):
+    """Write [(words, tags), ...] in CoNLL-2003's columns, the tags in columns 1 and 3."""
+    rows = ['\n'.join(f'{word} {tag} - {tag}' for word, tag in zip(words, tags))
+            for words, tags in sentences]
+    path.write_text('\n\n'.join(rows) + '\n', encoding='utf-8')
+    return path
+
+
+# Sizes that train in a second
+SMALL = ('--char_emb_dim', 5, '--char_rnn_dim', 8, '--word_emb_dim', 6, '--word_rnn_dim', 8,
+         '--min_word_freq', 1, '--min_char_freq', 1, '--dropout', 0, '--device', 'cpu')
+
+PEOPLE = [(['Dunston', 'checks', 'in'], ['B-PER', 'O', 'O']),
+          (['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']),
+          (['Rain', '.'], ['O', 'O']),
+          (['Oslo'], ['B-LOC']),
+          (['Dunston', 'and', 'Amara', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-PER', 'O', 'B-LOC', 'O'])]

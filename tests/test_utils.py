@@ -1,0 +1,312 @@
+"""Readers, maps, the eight tensors, tag schemes, embeddings and metrics."""
+
+import gzip
+import random
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import seqeval.metrics
+import sklearn.metrics
+import torch
+from conftest import ROOT
+from hypothesis import given
+
+import utils
+from utils import (
+    InputError,
+    all_tags,
+    convert_tags,
+    create_input_tensors,
+    create_maps,
+    find_entities,
+    load_embeddings,
+    read_words_tags,
+    score_tags,
+    write_tags,
+)
+
+# --- CoNLL files ---
+
+
+@pytest.mark.parametrize('text', [
+    'a X\nb Y\n\nc Z\n',
+    'a X\nb Y\n\nc Z',
+    '\ufeffa X\nb Y\n\n\n\nc Z\n\n',
+    'a X\r\nb Y\r\n\r\nc Z\r\n',
+    'a\tX\nb \t Y\n \t \nc  Z \n',
+    '-DOCSTART- -X- O\n\na X\nb Y\n-DOCSTART-\nc Z\n',
+])
+def test_read_words_tags(tmp_path, text):
+    file = tmp_path / 'file.txt'
+    file.write_bytes(text.encode())
+    assert read_words_tags(file, 1) == ([['a', 'b'], ['c']], [['X', 'Y'], ['Z']])
+
+
+def test_reader_splits_at_spaces_and_tabs_only(tmp_path):
+    odd = ['1\u00a0000', 'a\u2028b', 'x\x0by', 'p\x85q', '\u3000', '-DOCSTART-x']
+    file = tmp_path / 'file.txt'
+    file.write_text('\n'.join(f'{word} O' for word in odd), encoding='utf-8')
+    assert read_words_tags(file, 1, caseless=False) == ([odd], [['O'] * len(odd)])
+
+
+def test_reader_lower_cases_only_when_caseless(tmp_path):
+    file = tmp_path / 'file.txt'
+    file.write_text('Oslo X', encoding='utf-8')
+    assert read_words_tags(file, 1, caseless=True)[0] == [['oslo']]
+    assert read_words_tags(file, 1, caseless=False)[0] == [['Oslo']]
+
+
+@pytest.mark.parametrize('data, message', [
+    (b'', 'expected sentences, found none'),
+    (b'\n \n-DOCSTART- X\n\n', 'expected sentences, found none'),
+    (b'a X\n\n-DOCSTART- X\n\nb X\nc\n', "line 6: expected at least 2 columns, found 'c'"),
+    (b'a X\nb \xff X\n', 'line 2: expected UTF-8, found the byte 0xff'),
+])
+def test_reader_names_file_and_line(tmp_path, data, message):
+    file = tmp_path / 'file.txt'
+    file.write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read_words_tags(file, 1)
+    assert str(error.value) == f'{file}{", " if "line" in message else ": "}{message}'
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match='nowhere.txt: cannot be read: No such file'):
+        read_words_tags(tmp_path / 'nowhere.txt', 1)
+
+
+# --- Tag schemes ---
+
+ENTITIES = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from('XY')))
+
+
+def lay_out(entities):
+    """Turn (gap, length, type) into (type, start, end) and the sentence's length."""
+    placed, position = [], 0
+    for gap, length, entity_type in entities:
+        placed.append((entity_type, position + gap, position + gap + length))
+        position += gap + length
+    return placed, position
+
+
+@given(ENTITIES, st.sampled_from(['iob1', 'iob2', 'iobes']), st.sampled_from(['iob1', 'iob2', 'iobes']))
+def test_schemes_round_trip(entities, one, other):
+    entities, length = lay_out(entities)
+    tags = write_tags(entities, length, one)
+    assert find_entities(tags) == entities
+    assert convert_tags(convert_tags(tags, other), one) == tags
+
+
+def test_schemes_by_example():
+    entities = [('PER', 0, 2), ('PER', 2, 3), ('LOC', 3, 6), ('LOC', 7, 8)]
+    assert write_tags(entities, 8, 'iob1') == [
+        'I-PER', 'I-PER', 'B-PER', 'I-LOC', 'I-LOC', 'I-LOC', 'O', 'I-LOC']
+    assert write_tags(entities, 8, 'iob2') == [
+        'B-PER', 'I-PER', 'B-PER', 'B-LOC', 'I-LOC', 'I-LOC', 'O', 'B-LOC']
+    assert write_tags(entities, 8, 'iobes') == [
+        'B-PER', 'E-PER', 'S-PER', 'B-LOC', 'I-LOC', 'E-LOC', 'O', 'S-LOC']
+    assert all_tags(['X'], 'iobes') == ['O', 'B-X', 'I-X', 'E-X', 'S-X']
+
+
+@given(st.lists(st.sampled_from([f'{p}-{t}' for p in 'BIES' for t in 'XY'] + ['O'])))
+def test_entities_of_any_tags_are_conllevals(tags):
+    # seqeval's default mode counts as conlleval does; its last words are inclusive
+    expected = [(t, start, end + 1) for t, start, end in seqeval.metrics.sequence_labeling.get_entities(tags)]
+    assert find_entities(tags) == expected
+
+
+# --- Maps and tensors ---
+
+
+def test_frequencies():
+    words = [['a', 'b', 'b', 'c', 'c', 'c']]
+    word_map, char_map, _ = create_maps(words, [['O'] * 6], min_word_freq=2, min_char_freq=3)
+    assert list(word_map) == ['<pad>', 'b', 'c', '<end>', '<unk>']
+    assert list(char_map) == ['<pad>', ' ', 'c', '<end>', '<unk>']
+
+
+def test_caseless_counts_words_together_but_not_characters():
+    word_map, char_map, _ = create_maps([['Aa', 'aA']], [['O', 'O']], 2, 1, caseless=True)
+    assert 'aa' in word_map and 'A' in char_map and 'a' in char_map
+
+
+def test_words_spelled_like_special_ones_are_unknown():
+    words = [['<pad>', '<end>', '<unk>', '<PAD>'] * 9]
+    for caseless in (False, True):
+        word_map, char_map, tag_map = create_maps(words, [['O'] * 36], caseless=caseless)
+        wmaps = create_input_tensors(words, None, word_map, char_map, tag_map)[0]
+        assert wmaps[0, :3].tolist() == [word_map['<unk>']] * 3
+        assert wmaps[0, 3].item() == word_map['<unk>' if caseless else '<PAD>']
+
+
+def test_maps_do_not_depend_on_the_hash_seed():
+    code = ('import utils; w, t = utils.read_words_tags("data/sample/train.txt", 3, False);'
+            'print(utils.create_maps(w, t, 2, 1, True))')
+    outputs = {subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                              check=True, env={'PYTHONHASHSEED': seed, 'PYTHONUTF8': '1'}).stdout
+               for seed in ('0', '1', '42')}
+    assert len(outputs) == 1
+
+
+def slow_tensors(words, tags, word_map, char_map, tag_map):
+    """The eight inputs of one sentence, step by step as the tutorial tells it."""
+    def word_number(word):
+        for spelling in (word, word.lower()):
+            if spelling in word_map and spelling not in ('<pad>', '<end>', '<unk>'):
+                return word_map[spelling]
+        return word_map['<unk>']
+
+    def char_numbers(words):
+        numbers, markers = [], []
+        for word in words:
+            numbers += [char_map.get(char, char_map['<unk>']) for char in word]
+            markers.append(len(numbers))
+            numbers.append(char_map[' '])
+        return [*numbers, char_map['<end>']], markers
+
+    wmaps = [word_number(word) for word in words] + [word_map['<end>']]
+    cmaps_f, markers_f = char_numbers(words)
+    cmaps_b, markers_b = char_numbers([word[::-1] for word in reversed(words)])
+    numbers = [tag_map['<start>'], *(tag_map[tag] for tag in tags), tag_map['<end>']]
+    tmaps = [a * len(tag_map) + b for a, b in zip(numbers, numbers[1:])]
+    return (wmaps, cmaps_f, cmaps_b, [*markers_f, len(cmaps_f) - 1],
+            [*reversed(markers_b), len(cmaps_b) - 1], tmaps, len(words) + 1, len(cmaps_f))
+
+
+WORDS = st.one_of(st.text(min_size=1, max_size=6), st.sampled_from(['Oslo', 'oslo', '<pad>', 'a b']))
+SENTENCE = st.lists(st.tuples(WORDS, st.sampled_from('XYZ')), min_size=1, max_size=8)
+
+
+@given(st.lists(SENTENCE, min_size=1, max_size=5), st.lists(SENTENCE, min_size=1, max_size=5),
+       st.integers(1, 2), st.booleans())
+def test_tensors_against_the_slow_way(known, sentences, min_freq, caseless):
+    words, tags = ([[pair[k] for pair in s] for s in known] for k in (0, 1))
+    maps = create_maps(words, [*tags, ['X', 'Y', 'Z']], min_freq, min_freq, caseless)
+    words, tags = ([[pair[k] for pair in s] for s in sentences] for k in (0, 1))
+    tensors = create_input_tensors(words, tags, *maps)
+    expected = [slow_tensors(w, t, *maps) for w, t in zip(words, tags)]
+    for k, tensor in enumerate(tensors):
+        assert tensor.dtype == torch.int64
+        for row, row_expected in zip(tensor.tolist(), [sentence[k] for sentence in expected]):
+            if k < 6:
+                assert row[:len(row_expected)] == row_expected
+                assert not any(row[len(row_expected):])
+            else:
+                assert row == row_expected
+    for i, width in ((0, 6), (1, 7)):
+        assert tensors[i].size(1) == tensors[width].max()
+
+
+# --- Embeddings ---
+
+GLOVE = 'the 0.1 -0.2\noslo 3e-1 4\nthe 9 9\nat name@x.org 5 6\nOslo 7 8\n\u00e9t\u00e9 1 2\n'
+
+
+@pytest.mark.parametrize('header', ['', '6 2\n'])
+@pytest.mark.parametrize('zipped', [False, True])
+def test_load_embeddings(tmp_path, capsys, header, zipped):
+    file = tmp_path / ('vectors.txt' + '.gz' * zipped)
+    (gzip.open if zipped else open)(file, 'wb').write((header + GLOVE).encode())
+    word_map = create_maps([['the', 'cat']], [['O', 'O']], min_word_freq=1)[0]
+    embeddings, new_map, lm_vocab_size = load_embeddings(
+        file, word_map, caseless=True, corpora={'training': [['the', 'The', 'cat', 'OSLO']]})
+    assert lm_vocab_size == 5
+    assert list(new_map) == [*word_map, 'oslo', 'at name@x.org', '\u00e9t\u00e9']
+    assert torch.allclose(embeddings[word_map['the']], torch.tensor([0.1, -0.2]))
+    assert torch.allclose(embeddings[5:], torch.tensor([[0.3, 4], [5, 6], [1, 2]]))
+    assert embeddings.shape == (8, 2) and embeddings.abs()[:5].max() <= 1.5 ** 0.5
+    assert 'covers 75.0% of the training words, 3 of 4 different ones' in capsys.readouterr().out
+
+
+def test_load_embeddings_without_expansion_and_with_case(tmp_path):
+    file = tmp_path / 'vectors.txt'
+    file.write_text(GLOVE, encoding='utf-8')
+    word_map = create_maps([['Oslo']], [['O']], min_word_freq=1)[0]
+    embeddings, new_map, _ = load_embeddings(file, word_map, expand_vocab=False)
+    assert new_map == word_map and embeddings[1].tolist() == [7, 8]
+    assert 'oslo' in load_embeddings(file, word_map)[1]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', ': expected word vectors, found an empty file'),
+    ('a 1 2\nb 1\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 2 fields: b'b 1"),
+    ('a 1 2\nb 1.5 2 3\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 4 fields"),
+    ('a 1 2\nb 1 x\n', ', line 2: expected'),
+    ('a 1 2\nb 1 nan\n', ', line 2: expected'),
+    ('2 2\na 1 2\nb 1 2 \nc 1 2,0\n', ', line 4: expected'),
+    ('hello\n', ', line 1: expected'),
+])
+def test_bad_embeddings(tmp_path, text, message):
+    file = tmp_path / 'vectors.txt'
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_embeddings(file, {'<pad>': 0, '<end>': 1, '<unk>': 2})
+    assert str(error.value).startswith(f'{file}{message}')
+
+
+def test_blocks_of_embeddings_join(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(30_000, 8)).round(5)
+    file = tmp_path / 'vectors.txt'
+    file.write_text(''.join(f'w{i} {" ".join(map(str, v))}\n' for i, v in enumerate(vectors)))
+    embeddings, new_map, size = load_embeddings(file, {'<pad>': 0, 'w777': 1, '<end>': 2, '<unk>': 3})
+    assert len(new_map) == 30_003
+    assert np.allclose(embeddings[[new_map[f'w{i}'] for i in range(30_000)]], vectors)
+
+
+# --- Metrics ---
+
+NER_TAGS = st.sampled_from(['O', 'B-X', 'I-X', 'B-Y', 'I-Y'])
+TAG_PAIRS = st.lists(st.lists(st.tuples(NER_TAGS, NER_TAGS), min_size=1, max_size=9), min_size=1)
+
+
+@given(TAG_PAIRS)
+def test_metrics_are_scikit_learns_and_seqevals(pairs):
+    # Well-formed IOB2, in which score_tags computes everything
+    gold, predicted = ([convert_tags([p[k] for p in s], 'iob2') for s in pairs] for k in (0, 1))
+    scores = score_tags(gold, predicted, 'ner')
+    flat = [sum(tags, []) for tags in (gold, predicted)]
+    assert scores['accuracy'] == pytest.approx(sklearn.metrics.accuracy_score(*flat))
+    assert scores['macro_f1'] == pytest.approx(
+        sklearn.metrics.f1_score(*flat, average='macro', zero_division=0))
+    assert scores['entity_f1'] == pytest.approx(
+        seqeval.metrics.f1_score(gold, predicted, zero_division=0))
+    report = seqeval.metrics.classification_report(gold, predicted, output_dict=True, zero_division=0) \
+        if any(tag != 'O' for tags in flat for tag in tags) else {}
+    for name, precision, recall, f1, support in scores['rows'][:-1]:
+        expected = report[name]
+        assert [precision, recall, f1, support] == pytest.approx(
+            [expected[key] for key in ('precision', 'recall', 'f1-score', 'support')])
+
+
+def test_metrics_do_not_depend_on_the_scheme():
+    random.seed(0)
+    gold, predicted = ([[random.choice(['O', 'B-X', 'I-X', 'I-Y']) for _ in range(9)]
+                        for _ in range(50)] for _ in range(2))
+    expected = score_tags(gold, predicted, 'ner')
+    for scheme in ('iob1', 'iobes'):
+        converted = [[convert_tags(tags, scheme) for tags in corpus] for corpus in (gold, predicted)]
+        assert score_tags(*converted, 'ner') == expected
+
+
+def test_average_meter():
+    meter = utils.AverageMeter()
+    meter.update(2.0, 3)
+    meter.update(4.0)
+    assert (meter.val, meter.avg, meter.sum, meter.count) == (4.0, 2.5, 10.0, 4)
+    meter.reset()
+    assert meter.count == 0
+
+
+def test_clip_gradient():
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.tensor([-9.0, 1.0, 9.0])
+    utils.clip_gradient(torch.optim.SGD([parameter], lr=1), 5)
+    assert parameter.grad.tolist() == [-5, 1, 5]
+
+
+def test_log_sum_exp():
+    tensor = torch.tensor([[1000.0, 1000.0], [0.0, -1000.0]])
+    assert utils.log_sum_exp(tensor, 1).tolist() == pytest.approx([1000 + np.log(2), 0])
