@@ -165,7 +165,7 @@ class Tagger:
         self.decoder = ViterbiDecoder(maps['tag_map'])
 
     @torch.inference_mode()
-    def tag(self, sentences, batch_size=64):
+    def tag(self, sentences, batch_size=32):
         """Tag sentences.
 
         Args:

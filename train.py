@@ -62,7 +62,7 @@ def add_arguments(parser):
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
     add('--word_emb_dim', type=count, help="size of word embeddings (default: emb_file's or 100)")
     add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
-    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM, both ways')
+    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM')
     add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
     add('--word_rnn_layers', type=count, default=1, help='layers of the word BLSTM')
     add('--highway_layers', type=count, default=1, help='layers of each highway network')
@@ -387,10 +387,11 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
             save_checkpoint(folder / name, model, optimizer, maps, state)
         write_log(folder / LOG, state['log'])
         print(f'epoch {row["epoch"]}: LM loss {lm_loss:.3f}, Viterbi loss {vb_loss:.3f}; '
-              f'validation: Viterbi loss {val_loss:.3f}, '
-              + ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
-                          for name, figure in figures.items())
-              + f'{" (best so far)" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s', flush=True)
+              f'validation: Viterbi loss {val_loss:.3f}, ' + ', '.join(
+                  f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
+                  for name, figure in figures.items())
+              + f'{" (best so far)" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s',
+              flush=True)
 
 
 def write_log(path, rows):
@@ -436,11 +437,11 @@ def run(args, checkpoint):
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
     model.to(args.device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
-                                lr=args.lr, momentum=args.momentum)
+                                lr=args.lr, momentum=args.momentum, fused=True)
     if checkpoint is not None:
         optimizer.load_state_dict(checkpoint['optimizer'])
     loaders = [make_loader(*corpora[name], maps, args, batch_size)
-               for name, batch_size in (('train', args.batch_size), ('val', 64))]
+               for name, batch_size in (('train', args.batch_size), ('val', 32))]
     print(f'{len(corpora["train"][0]):,} sentences to learn from, '
           f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
           flush=True)

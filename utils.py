@@ -485,38 +485,37 @@ def score_tags(gold, predicted, task):
         for ner, entity_f1 as conlleval counts it; rows, for print_scores.
     """
     if task == 'ner':
-        gold, predicted = ([convert_tags(tags, 'iob2') for tags in corpus]
-                           for corpus in (gold, predicted))
-    # Each tag, then each entity, with the place where it stands
-    tags = [{(i, j, tag) for i, sentence in enumerate(corpus) for j, tag in enumerate(sentence)}
-            for corpus in (gold, predicted)]
-    tag_rows = score_rows(*tags)
-    scores = {'accuracy': len(tags[0] & tags[1]) / len(tags[0]),
-              'macro_f1': sum(row[3] for row in tag_rows[:-1]) / len(tag_rows[:-1]),
-              'rows': tag_rows[:-1]}
+        # An entity is right if its type, its first and its last word are
+        entities = [[find_entities(tags) for tags in corpus] for corpus in (gold, predicted)]
+        gold, predicted = ([write_tags(found, len(tags), 'iob2')
+                            for found, tags in zip(corpus, gold)] for corpus in entities)
+        right = [entity for pair in zip(*entities) for entity in set(pair[0]) & set(pair[1])]
+        entity_rows = score_rows(*(Counter(entity[0] for entity in found) for found in (
+            right, chain.from_iterable(entities[1]), chain.from_iterable(entities[0]))))
+    gold, predicted = (list(chain.from_iterable(corpus)) for corpus in (gold, predicted))
+    right = Counter(g for g, p in zip(gold, predicted, strict=True) if g == p)
+    rows = score_rows(right, Counter(predicted), Counter(gold))
+    scores = {'accuracy': right.total() / len(gold), 'rows': rows,
+              'macro_f1': sum(row[3] for row in rows[:-1]) / len(rows[:-1])}
     if task == 'ner':
-        entities = [{(i, start, end, entity_type) for i, sentence in enumerate(corpus)
-                     for entity_type, start, end in find_entities(sentence)}
-                    for corpus in (gold, predicted)]
-        scores['rows'] = score_rows(*entities)
-        scores['entity_f1'] = scores['rows'][-1][3]
+        scores |= {'rows': entity_rows, 'entity_f1': entity_rows[-1][3]}
     return scores
 
 
-def score_rows(gold, predicted):
-    """Compare two sets of items whose last field is their name.
+def score_rows(right, predicted, gold):
+    """Compare three Counters: how often each name was right, was predicted, and should have been.
 
     Returns:
-        (name, precision, recall, F1, support) for each name that occurs in either, and for 'all'.
+        (name, precision, recall, F1, support) for each name, and for 'all'.
     """
-    counts = [Counter(item[-1] for item in items) for items in (gold & predicted, predicted, gold)]
-    names = sorted(counts[1] | counts[2])
+    counts = (right, predicted, gold)
+    names = sorted(predicted | gold)
     totals = [[count[name] for count in counts] for name in names]
     totals.append([count.total() for count in counts])
     # A ratio without a denominator is 0, as in conlleval
-    return [(name, right / max(guessed, 1), right / max(support, 1),
-             2 * right / max(guessed + support, 1), support)
-            for name, (right, guessed, support) in zip([*names, 'all'], totals)]
+    return [(name, right / max(predicted, 1), right / max(gold, 1),
+             2 * right / max(predicted + gold, 1), gold)
+            for name, (right, predicted, gold) in zip([*names, 'all'], totals)]
 
 
 def print_scores(scores):
@@ -542,8 +541,10 @@ def log_sum_exp(tensor, dim):
 
 def clip_gradient(optimizer, grad_clip):
     """Clip the gradients of all of the optimizer's parameters to +-grad_clip, value by value."""
-    parameters = [p for group in optimizer.param_groups for p in group['params']]
-    torch.nn.utils.clip_grad_value_(parameters, grad_clip)
+    for group in optimizer.param_groups:
+        for parameter in group['params']:
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-grad_clip, grad_clip)
 
 
 def adjust_learning_rate(optimizer, new_lr):

@@ -34,24 +34,50 @@ def rounds(request):
 def run_script(script, *arguments, stdin='', timeout=240, **environment):
     """Run one of the project's scripts as a process, as a user would."""
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)], input=stdin, text=True,
-        encoding='utf-8', capture_output=True, timeout=timeout, env={**os.environ, **environment})
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        input=stdin,
+        text=True,
+        encoding='utf-8',
+        capture_output=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
 
 
 def write_conll(path, sentences):
     """Write [(words, tags), ...] in CoNLL-2003's columns, the tags in columns 1 and 3."""
-    rows = ['\n'.join(f'{word} {tag} - {tag}' for word, tag in zip(words, tags))
-            for words, tags in sentences]
+    rows = [
+        '\n'.join(f'{word} {tag} - {tag}' for word, tag in zip(words, tags))
+        for words, tags in sentences
+    ]
     path.write_text('\n\n'.join(rows) + '\n', encoding='utf-8')
     return path
 
 
 # Sizes that train in a second
-SMALL = ('--char_emb_dim', 5, '--char_rnn_dim', 8, '--word_emb_dim', 6, '--word_rnn_dim', 8,
-         '--min_word_freq', 1, '--min_char_freq', 1, '--dropout', 0, '--device', 'cpu')
+SMALL = (
+    '--char_emb_dim',
+    5,
+    '--char_rnn_dim',
+    8,
+    '--word_emb_dim',
+    6,
+    '--word_rnn_dim',
+    8,
+    '--min_word_freq',
+    1,
+    '--min_char_freq',
+    1,
+    '--dropout',
+    0,
+    '--device',
+    'cpu',
+)
 
-PEOPLE = [(['Dunston', 'checks', 'in'], ['B-PER', 'O', 'O']),
-          (['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']),
-          (['Rain', '.'], ['O', 'O']),
-          (['Oslo'], ['B-LOC']),
-          (['Dunston', 'and', 'Amara', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-PER', 'O', 'B-LOC', 'O'])]
+PEOPLE = [
+    (['Dunston', 'checks', 'in'], ['B-PER', 'O', 'O']),
+    (['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']),
+    (['Rain', '.'], ['O', 'O']),
+    (['Oslo'], ['B-LOC']),
+    (['Dunston', 'and', 'Amara', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-PER', 'O', 'B-LOC', 'O']),
+]

@@ -1,4 +1,4 @@
-"""The model, the loss and the decoder against enumeration, pytorch-crf, gradcheck and themselves."""
+"""The model, the loss and the decoder, against enumeration, pytorch-crf and gradcheck."""
 
 import itertools
 
@@ -23,7 +23,9 @@ def random_batch(tag_map, lengths, dtype=torch.float64, seed=0):
     """CRF scores (N, L_w, m, m), unrolled targets (N, L_w), and lengths."""
     generator = torch.Generator().manual_seed(seed)
     m, lengths = len(tag_map), torch.tensor(lengths)
-    scores = 3 * torch.randn(len(lengths), int(lengths.max()), m, m, generator=generator, dtype=dtype)
+    scores = 3 * torch.randn(
+        len(lengths), int(lengths.max()), m, m, generator=generator, dtype=dtype
+    )
     tags = torch.randint(1, m - 1, scores.shape[:2], generator=generator)
     tags[torch.arange(len(lengths)), lengths - 1] = tag_map['<end>']
     previous = torch.cat((torch.zeros_like(tags[:, :1]), tags[:, :-1]), dim=1)
@@ -115,22 +117,28 @@ def test_crf_and_decoder_agree_with_pytorch_crf():
     transition[0, 1:-1] = theirs.start_transitions.detach()
     transition[1:-1, -1] = theirs.end_transitions.detach()
     crf = CRF(m + 2, m + 2).double()
-    crf.load_state_dict({'emission.weight': torch.eye(m + 2).double(),
-                         'emission.bias': torch.zeros(m + 2).double(), 'transition': transition})
+    crf.load_state_dict(
+        {
+            'emission.weight': torch.eye(m + 2).double(),
+            'emission.bias': torch.zeros(m + 2).double(),
+            'transition': transition,
+        }
+    )
     features = torch.zeros(n, length + 1, m + 2).double()
     features[:, :-1, 1:-1] = emissions
     features[torch.arange(n), lengths] = 0
     targets = torch.zeros(n, length + 1, dtype=torch.int64)
     for i, size in enumerate(lengths.tolist()):
         path = [0, *(tags[i, :size] + 1).tolist(), m + 1]
-        targets[i, :size + 1] = torch.tensor([a * (m + 2) + b for a, b in zip(path, path[1:])])
+        targets[i, : size + 1] = torch.tensor([a * (m + 2) + b for a, b in zip(path, path[1:])])
 
     scores = crf(features)
     loss = ViterbiLoss(tag_map)(scores, targets, lengths + 1)
     assert loss.item() == pytest.approx(-theirs(emissions, tags, mask, reduction='mean').item())
     decoded = ViterbiDecoder(tag_map).decode(scores, lengths + 1)
-    assert [[t - 1 for t in row[:size]] for row, size in zip(decoded.tolist(), lengths.tolist())] \
-        == theirs.decode(emissions, mask)
+    assert [
+        [t - 1 for t in row[:size]] for row, size in zip(decoded.tolist(), lengths.tolist())
+    ] == theirs.decode(emissions, mask)
 
 
 def test_gradients():
@@ -167,8 +175,11 @@ def test_loss_and_decoder_do_not_depend_on_the_order_of_rows_or_on_pads():
 def test_highway_is_its_formula():
     highway = Highway(3, num_layers=2, dropout=0.5).eval()
     assert {name for name, _ in highway.named_parameters()} == {
-        f'{part}.{i}.{kind}' for part in ('transform', 'gate') for i in (0, 1)
-        for kind in ('weight', 'bias')}
+        f'{part}.{i}.{kind}'
+        for part in ('transform', 'gate')
+        for i in (0, 1)
+        for kind in ('weight', 'bias')
+    }
     x = expected = torch.randn(4, 3)
     for transform, gate in zip(highway.transform, highway.gate):
         g = torch.sigmoid(gate(expected))
@@ -178,8 +189,12 @@ def test_highway_is_its_formula():
 
 # --- The whole model ---
 
-CONFIGURATIONS = [{}, {'language_models': False}, {'language_models': False, 'characters': False},
-                  {'language_models': False, 'characters': False, 'crf': False}]
+CONFIGURATIONS = [
+    {},
+    {'language_models': False},
+    {'language_models': False, 'characters': False},
+    {'language_models': False, 'characters': False, 'crf': False},
+]
 
 
 def make_model(seed=0, dropout=0.0, sentences=PEOPLE, **configuration):
@@ -187,10 +202,22 @@ def make_model(seed=0, dropout=0.0, sentences=PEOPLE, **configuration):
     torch.manual_seed(seed)
     words, tags = ([s[k] for s in sentences] for k in (0, 1))
     maps = create_maps(words, tags, min_word_freq=1)
-    sizes = {'char_emb_dim': 4, 'char_rnn_dim': 6, 'char_rnn_layers': 1, 'word_emb_dim': 5,
-             'word_rnn_dim': 8, 'word_rnn_layers': 1} | configuration
-    model = LM_LSTM_CRF(tagset_size=len(maps[2]), charset_size=len(maps[1]), vocab_size=len(maps[0]),
-                        lm_vocab_size=len(maps[0]), dropout=dropout, **sizes)
+    sizes = {
+        'char_emb_dim': 4,
+        'char_rnn_dim': 6,
+        'char_rnn_layers': 1,
+        'word_emb_dim': 5,
+        'word_rnn_dim': 8,
+        'word_rnn_layers': 1,
+    } | configuration
+    model = LM_LSTM_CRF(
+        tagset_size=len(maps[2]),
+        charset_size=len(maps[1]),
+        vocab_size=len(maps[0]),
+        lm_vocab_size=len(maps[0]),
+        dropout=dropout,
+        **sizes,
+    )
     torch.nn.init.normal_(model.crf.transition.data)
     return model, maps, create_input_tensors(words, tags, *maps)
 
@@ -198,15 +225,33 @@ def make_model(seed=0, dropout=0.0, sentences=PEOPLE, **configuration):
 def test_modules_and_shapes():
     model, maps, batch = make_model()
     assert {name for name, _ in model.named_children()} == {
-        'char_embeds', 'forw_char_lstm', 'back_char_lstm', 'word_embeds', 'word_blstm', 'crf', 'dropout',
-        'forw_lm_hw', 'back_lm_hw', 'subword_hw', 'forw_lm_out', 'back_lm_out'}
+        'char_embeds',
+        'forw_char_lstm',
+        'back_char_lstm',
+        'word_embeds',
+        'word_blstm',
+        'crf',
+        'dropout',
+        'forw_lm_hw',
+        'back_lm_hw',
+        'subword_hw',
+        'forw_lm_out',
+        'back_lm_out',
+    }
     assert model.word_blstm.input_size == 5 + 2 * 6 and model.word_blstm.hidden_size == 4
     n, length = batch[0].shape
     m, vocabulary = len(maps[2]), len(maps[0])
     outputs = run_model(model, batch)
     assert [tuple(x.shape) for x in outputs] == [
-        (n, length, m, m), (n, length, vocabulary), (n, length, vocabulary), (n, length), (n, length),
-        (n,), (n,), (n,)]
+        (n, length, m, m),
+        (n, length, vocabulary),
+        (n, length, vocabulary),
+        (n, length),
+        (n, length),
+        (n,),
+        (n,),
+        (n,),
+    ]
     assert len(run_model(model.eval(), batch)) == 6
 
 
@@ -221,14 +266,16 @@ def test_rows_come_sorted_and_say_where_from(configuration):
     order = char_sort_ind[word_sort_ind]
     assert torch.equal(wmaps, batch[0][order]) and torch.equal(tmaps, batch[5][order])
     for row, i in enumerate(order.tolist()):
-        alone = run_model(model, trim([tensor[i:i + 1] for tensor in batch]))[0]
-        assert torch.allclose(scores[row, :lengths[row]], alone[0], atol=1e-6)
+        alone = run_model(model, trim([tensor[i : i + 1] for tensor in batch]))[0]
+        assert torch.allclose(scores[row, : lengths[row]], alone[0], atol=1e-6)
 
 
 def test_without_tags():
     model, _, batch = make_model()
     model.eval()
-    assert torch.equal(run_model(model, batch)[0], run_model(model, [*batch[:5], None, *batch[6:]])[0])
+    assert torch.equal(
+        run_model(model, batch)[0], run_model(model, [*batch[:5], None, *batch[6:]])[0]
+    )
 
 
 def packed_everywhere(model, batch):
@@ -239,11 +286,21 @@ def packed_everywhere(model, batch):
         packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(lstm(packed)[0], batch_first=True)[0]
 
-    features = [run(lstm, model.char_embeds(cmaps), cmap_lengths).gather(
-        1, markers.unsqueeze(2).expand(-1, -1, lstm.hidden_size)) for lstm, cmaps, markers in (
-            (model.forw_char_lstm, cmaps_f, cmarkers_f), (model.back_char_lstm, cmaps_b, cmarkers_b))]
-    lm_scores = [output(highway(feature)) for feature, highway, output in zip(
-        features, (model.forw_lm_hw, model.back_lm_hw), (model.forw_lm_out, model.back_lm_out))]
+    features = [
+        run(lstm, model.char_embeds(cmaps), cmap_lengths).gather(
+            1, markers.unsqueeze(2).expand(-1, -1, lstm.hidden_size)
+        )
+        for lstm, cmaps, markers in (
+            (model.forw_char_lstm, cmaps_f, cmarkers_f),
+            (model.back_char_lstm, cmaps_b, cmarkers_b),
+        )
+    ]
+    lm_scores = [
+        output(highway(feature))
+        for feature, highway, output in zip(
+            features, (model.forw_lm_hw, model.back_lm_hw), (model.forw_lm_out, model.back_lm_out)
+        )
+    ]
     words = torch.cat((model.word_embeds(wmaps), model.subword_hw(torch.cat(features, 2))), 2)
     return model.crf(run(model.word_blstm, words, wmap_lengths)), *lm_scores
 
@@ -252,7 +309,9 @@ def packed_everywhere(model, batch):
 @pytest.mark.parametrize('same_length', [True, False])
 def test_packed_and_dense_runs_are_equal(layers, same_length):
     sentences = [s for s in PEOPLE if len(s[0]) == 6] if same_length else PEOPLE
-    model, _, batch = make_model(sentences=sentences, char_rnn_layers=layers, word_rnn_layers=layers)
+    model, _, batch = make_model(
+        sentences=sentences, char_rnn_layers=layers, word_rnn_layers=layers
+    )
     model.double()
     outputs = run_model(model, batch)
     order = outputs[-1][outputs[-2]]
@@ -264,7 +323,8 @@ def test_packed_and_dense_runs_are_equal(layers, same_length):
     gradients = []
     for crf_scores, lm in zip((outputs[0], expected[0]), both):
         loss = lm_loss(*lm) + ViterbiLoss({'<start>': 0, '<end>': crf_scores.size(2) - 1})(
-            crf_scores, outputs[4], outputs[5])
+            crf_scores, outputs[4], outputs[5]
+        )
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     assert all(torch.allclose(a, b) for a, b in zip(*gradients))
 
@@ -294,15 +354,21 @@ def test_no_crf_is_a_softmax_over_each_word():
     assert not model.crf.transition.requires_grad
     # All words but <end>, whose tag is given
     inside = torch.arange(tmaps.size(1)) < lengths.unsqueeze(1) - 1
-    each = torch.nn.functional.cross_entropy(scores[:, :, 0][inside], tmaps[inside] % m,
-                                             reduction='sum')
+    each = torch.nn.functional.cross_entropy(
+        scores[:, :, 0][inside], tmaps[inside] % m, reduction='sum'
+    )
     loss = ViterbiLoss(maps[2])(scores, tmaps, lengths)
     assert loss.item() == pytest.approx(each.item() / len(lengths), rel=1e-5)
 
 
 def test_unused_modules_do_not_exist_and_contradictions_are_refused():
     model, _, _ = make_model(**CONFIGURATIONS[2])
-    assert {name for name, _ in model.named_children()} == {'word_embeds', 'word_blstm', 'crf', 'dropout'}
+    assert {name for name, _ in model.named_children()} == {
+        'word_embeds',
+        'word_blstm',
+        'crf',
+        'dropout',
+    }
     with pytest.raises(ValueError, match='language models need the characters'):
         make_model(characters=False)
 

@@ -21,8 +21,19 @@ def folder(tmp_path_factory):
     """A folder with data and a model that has learned it by heart."""
     folder = tmp_path_factory.mktemp('trained')
     write_conll(folder / 'data.txt', PEOPLE)
-    result = run_script('train.py', *SMALL, *data_files(folder), '--epochs', 80, '--lr', 0.1,
-                        '--patience', 80, '--output_dir', folder)
+    result = run_script(
+        'train.py',
+        *SMALL,
+        *data_files(folder),
+        '--epochs',
+        80,
+        '--lr',
+        0.1,
+        '--patience',
+        80,
+        '--output_dir',
+        folder,
+    )
     assert result.returncode == 0, result.stderr
     (folder / 'stdout.txt').write_text(result.stdout)
     return folder
@@ -47,8 +58,17 @@ def test_training_prints_scores_and_sentences(folder):
 def test_log(folder):
     rows = list(csv.DictReader((folder / 'training_log.csv').open()))
     assert [int(row['epoch']) for row in rows] == list(range(80))
-    assert list(rows[0]) == ['epoch', 'lm_loss', 'viterbi_loss', 'val_viterbi_loss', 'macro_f1',
-                             'entity_f1', 'accuracy', 'lr', 'seconds']
+    assert list(rows[0]) == [
+        'epoch',
+        'lm_loss',
+        'viterbi_loss',
+        'val_viterbi_loss',
+        'macro_f1',
+        'entity_f1',
+        'accuracy',
+        'lr',
+        'seconds',
+    ]
     assert float(rows[3]['lr']) == pytest.approx(0.1 / (1 + 0.05 * 3))
     assert float(rows[-1]['lm_loss']) < float(rows[0]['lm_loss'])
 
@@ -58,26 +78,46 @@ def test_checkpoint_loads_safely_and_knows_its_maps(folder):
     assert checkpoint['word_map'].split('\n')[0] == '<pad>'
     tagger = load_tagger(folder / BEST)
     assert set(tagger.maps['tag_map']) == {
-        '<start>', '<end>', 'O', *(f'{p}-{t}' for p in 'BIES' for t in ('PER', 'LOC'))}
-    assert tagger.tag([[], ['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['\u5317', '\U0001f600']])[:2] == [
-        [], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']]
+        '<start>',
+        '<end>',
+        'O',
+        *(f'{p}-{t}' for p in 'BIES' for t in ('PER', 'LOC')),
+    }
+    assert tagger.tag(
+        [[], ['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['\u5317', '\U0001f600']]
+    )[:2] == [[], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']]
 
 
 def test_tagging_text_files_and_standard_input(folder, tmp_path):
     expected = '[PER Dunston] checks in\n\n[PER Amara Okafor] flew to [LOC Oslo] .\n'
     text = 'Dunston checks in\n\nAmara Okafor flew to Oslo.\n'
     (tmp_path / 'text.txt').write_text(text)
-    for result in (run_script('inference.py', folder / BEST, '--text', text.removesuffix('\n')),
-                   run_script('inference.py', folder / BEST, tmp_path / 'text.txt'),
-                   run_script('inference.py', folder / BEST, stdin=text)):
+    for result in (
+        run_script('inference.py', folder / BEST, '--text', text.removesuffix('\n')),
+        run_script('inference.py', folder / BEST, tmp_path / 'text.txt'),
+        run_script('inference.py', folder / BEST, stdin=text),
+    ):
         assert (result.stdout, result.stderr, result.returncode) == (expected, '', 0)
 
 
 def test_pos_from_a_two_column_file(tmp_path):
     rows = [(['Dunston', 'checks', 'in'], ['NNP', 'VBZ', 'RB'])] * 3
     write_conll(tmp_path / 'data.txt', rows)
-    result = run_script('train.py', *SMALL, *data_files(tmp_path), '--task', 'pos', '--epochs', 30,
-                        '--lr', 0.1, '--output_dir', tmp_path, '--criterion', 'accuracy')
+    result = run_script(
+        'train.py',
+        *SMALL,
+        *data_files(tmp_path),
+        '--task',
+        'pos',
+        '--epochs',
+        30,
+        '--lr',
+        0.1,
+        '--output_dir',
+        tmp_path,
+        '--criterion',
+        'accuracy',
+    )
     assert '\nNNP     1.0000  1.0000  1.0000        3\n' in result.stdout
     assert 'entity' not in result.stdout
     assert result.stdout.endswith('Dunston/NNP checks/VBZ in/RB\nDunston/NNP checks/VBZ in/RB\n')
@@ -87,8 +127,18 @@ def test_one_seed_gives_one_model(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
     weights = []
     for run, hash_seed in (('a', '1'), ('b', '2')):
-        result = run_script('train.py', *SMALL, *data_files(tmp_path), '--epochs', 2, '--dropout', 0.5,
-                            '--output_dir', tmp_path / run, PYTHONHASHSEED=hash_seed)
+        result = run_script(
+            'train.py',
+            *SMALL,
+            *data_files(tmp_path),
+            '--epochs',
+            2,
+            '--dropout',
+            0.5,
+            '--output_dir',
+            tmp_path / run,
+            PYTHONHASHSEED=hash_seed,
+        )
         assert result.returncode == 0, result.stderr
         weights.append(torch.load(tmp_path / run / LATEST, weights_only=True)['model'])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -96,18 +146,31 @@ def test_one_seed_gives_one_model(tmp_path):
 
 @pytest.mark.parametrize('scheme', ['iob1', 'iob2', 'iobes'])
 def test_any_scheme_in_the_file_gives_iob2(tmp_path, scheme):
-    write_conll(tmp_path / 'data.txt',
-                [(words, train.convert_tags(tags, scheme)) for words, tags in PEOPLE])
+    write_conll(
+        tmp_path / 'data.txt', [(words, train.convert_tags(tags, scheme)) for words, tags in PEOPLE]
+    )
     args, _ = train.parse_arguments([str(x) for x in (*SMALL, *data_files(tmp_path))])
     assert train.read_corpus(tmp_path / 'data.txt', args)[1][1] == [
-        'B-PER', 'E-PER', 'O', 'O', 'S-LOC', 'O']
+        'B-PER',
+        'E-PER',
+        'O',
+        'O',
+        'S-LOC',
+        'O',
+    ]
 
 
 def test_embeddings_expand_the_vocabulary(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
     (tmp_path / 'vectors.txt').write_text('oslo 1 2 3\nbergen 1 2 3\nBergen 4 5 6\n')
     options = [x for x in SMALL if x not in ('--word_emb_dim', 6)]
-    files = (*data_files(tmp_path), '--emb_file', tmp_path / 'vectors.txt', '--output_dir', tmp_path)
+    files = (
+        *data_files(tmp_path),
+        '--emb_file',
+        tmp_path / 'vectors.txt',
+        '--output_dir',
+        tmp_path,
+    )
     result = run_script('train.py', *options, *files, '--epochs', 1)
     assert 'vectors.txt covers 20.0% of the validation words' not in result.stderr
     assert 'of the validation words' in result.stdout, result.stderr
@@ -116,19 +179,22 @@ def test_embeddings_expand_the_vocabulary(tmp_path):
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
     assert tagger.model.forw_lm_out.out_features == index
     result = run_script('train.py', *options, *files, '--word_emb_dim', 100)
-    assert result.stderr == ('error: --word_emb_dim: expected 3, as in '
-                             f'{tmp_path / "vectors.txt"}, found 100\n')
+    assert result.stderr == (
+        f'error: --word_emb_dim: expected 3, as in {tmp_path / "vectors.txt"}, found 100\n'
+    )
 
 
 def test_earlier_runs_are_kept(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
     for _ in range(3):
-        result = run_script('train.py', *SMALL, *data_files(tmp_path), '--epochs', 1,
-                            '--output_dir', tmp_path)
+        result = run_script(
+            'train.py', *SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path
+        )
     assert f'{tmp_path / BEST} is kept as {tmp_path / BEST}.2' in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {
-        'data.txt', *(name + end for name in (BEST, LATEST, 'training_log.csv')
-                      for end in ('', '.1', '.2'))}
+        'data.txt',
+        *(name + end for name in (BEST, LATEST, 'training_log.csv') for end in ('', '.1', '.2')),
+    }
 
 
 def test_resuming_goes_on(tmp_path):
@@ -148,15 +214,32 @@ def test_resuming_goes_on(tmp_path):
 
 def test_early_stopping(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
-    result = run_script('train.py', *SMALL, *data_files(tmp_path), '--lr', 0, '--patience', 3,
-                        '--output_dir', tmp_path)
+    result = run_script(
+        'train.py',
+        *SMALL,
+        *data_files(tmp_path),
+        '--lr',
+        0,
+        '--patience',
+        3,
+        '--output_dir',
+        tmp_path,
+    )
     assert 'epoch 3:' in result.stdout and 'epoch 4:' not in result.stdout
 
 
 def test_ctrl_c_scores_the_best_checkpoint(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE * 20)
-    command = [sys.executable, ROOT / 'train.py', *SMALL, *data_files(tmp_path),
-               '--output_dir', tmp_path, '--patience', 200]
+    command = [
+        sys.executable,
+        ROOT / 'train.py',
+        *SMALL,
+        *data_files(tmp_path),
+        '--output_dir',
+        tmp_path,
+        '--patience',
+        200,
+    ]
     process = subprocess.Popen([str(x) for x in command], stdout=subprocess.PIPE, text=True)
     while not (tmp_path / 'training_log.csv').exists():
         assert process.poll() is None
@@ -169,7 +252,9 @@ def test_ctrl_c_scores_the_best_checkpoint(tmp_path):
 
 def test_train_and_validate_from_python(tmp_path, capsys):
     write_conll(tmp_path / 'data.txt', PEOPLE)
-    arguments = [str(x) for x in (*SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)]
+    arguments = [
+        str(x) for x in (*SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)
+    ]
     assert train.main(arguments) == 0
     assert 'all tags' in capsys.readouterr().out
     args, _ = train.parse_arguments(arguments)
@@ -181,15 +266,17 @@ def test_train_and_validate_from_python(tmp_path, capsys):
     first = train.train(loader, model, criterion, optimizer, args, epoch=0)
     later = [train.train(loader, model, criterion, optimizer, args, epoch=i) for i in range(5)][-1]
     assert later[0] < first[0] and later[1] < first[1]
-    loss, scores = train.validate(loader, model, criterion, train.ViterbiDecoder(maps['tag_map']),
-                                  maps['tag_map'], 'ner')
+    loss, scores = train.validate(
+        loader, model, criterion, train.ViterbiDecoder(maps['tag_map']), maps['tag_map'], 'ner'
+    )
     assert math.isfinite(loss) and set(scores) == {'accuracy', 'macro_f1', 'entity_f1', 'rows'}
 
 
 def test_one_word_one_sentence_files(tmp_path):
     write_conll(tmp_path / 'data.txt', [(['Oslo'], ['B-LOC'])])
-    result = run_script('train.py', *SMALL, *data_files(tmp_path), '--epochs', 1,
-                        '--output_dir', tmp_path)
+    result = run_script(
+        'train.py', *SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -205,28 +292,74 @@ def test_dynamic_rnn():
 NO_TAGS = 'Dunston NNP - -\nchecks VBZ - -\n'
 
 
-@pytest.mark.parametrize('name, text, arguments, message', [
-    ('data.txt', None, [], 'data.txt: cannot be read: No such file or directory'),
-    ('data.txt', '\n\n', [], 'data.txt: expected sentences, found none'),
-    ('data.txt', 'a X - O\n\nb O\n', [], "data.txt, line 3: expected at least 4 columns, found 'b O'"),
-    ('data.txt', NO_TAGS, [], "data.txt, line 1: expected a tag in column 3 (that column has only '-')"
-     ", found 'Dunston NNP - -'"),
-    ('data.txt', 'a X - O\nb X - B\n', [], "data.txt, line 2: expected an entity tag in column 3 "
-     "instead of 'B', found 'b X - B'"),
-    ('data.txt', 'a X - O\n\nb X - X-PER\n', [], "line 3: expected an entity tag in column 3 instead "
-     "of 'X-PER'"),
-    ('data.txt', 'a <start> - O\n', ['--task', 'pos'], "expected a tag in column 1 instead of '<start>'"),
-    ('data.txt', 'a X - O\n', ['--task', 'chunks'], "argument --task: invalid choice: 'chunks'"),
-    ('data.txt', 'a X - O\n', ['--emb_file', 'none.txt'], 'none.txt: cannot be read'),
-    ('data.txt', 'a X - O\n', ['--lr', 'fast'], "argument --lr: expected float from 0 to inf"),
-    ('data.txt', 'a X - O\n', ['--batch_size', '0'], "argument --batch_size: expected int from 1"),
-    ('data.txt', 'a X - O\n', ['--device', 'abacus'], 'argument --device: expected a device'),
-    ('data.txt', 'a X - O\n', ['--no-characters'], '--no-characters: expected --no-language_models too'),
-    ('data.txt', 'a X - O\n', ['--task', 'pos', '--criterion', 'entity_f1'], 'expected --task ner'),
-    ('data.txt', 'a X - O\n', ['--output_dir', __file__], 'cannot be written'),
-    ('data.txt', 'a X - O\n', ['--checkpoint', __file__], 'expected a checkpoint of train.py'),
-    ('data.txt', 'a X - O\n', ['--checkpoint', 'none'], 'none: cannot be read: No such file'),
-])
+@pytest.mark.parametrize(
+    'name, text, arguments, message',
+    [
+        ('data.txt', None, [], 'data.txt: cannot be read: No such file or directory'),
+        ('data.txt', '\n\n', [], 'data.txt: expected sentences, found none'),
+        (
+            'data.txt',
+            'a X - O\n\nb O\n',
+            [],
+            "data.txt, line 3: expected at least 4 columns, found 'b O'",
+        ),
+        (
+            'data.txt',
+            NO_TAGS,
+            [],
+            "data.txt, line 1: expected a tag in column 3 (that column has only '-')"
+            ", found 'Dunston NNP - -'",
+        ),
+        (
+            'data.txt',
+            'a X - O\nb X - B\n',
+            [],
+            "data.txt, line 2: expected an entity tag in column 3 instead of 'B', found 'b X - B'",
+        ),
+        (
+            'data.txt',
+            'a X - O\n\nb X - X-PER\n',
+            [],
+            "line 3: expected an entity tag in column 3 instead of 'X-PER'",
+        ),
+        (
+            'data.txt',
+            'a <start> - O\n',
+            ['--task', 'pos'],
+            "expected a tag in column 1 instead of '<start>'",
+        ),
+        (
+            'data.txt',
+            'a X - O\n',
+            ['--task', 'chunks'],
+            "argument --task: invalid choice: 'chunks'",
+        ),
+        ('data.txt', 'a X - O\n', ['--emb_file', 'none.txt'], 'none.txt: cannot be read'),
+        ('data.txt', 'a X - O\n', ['--lr', 'fast'], 'argument --lr: expected float from 0 to inf'),
+        (
+            'data.txt',
+            'a X - O\n',
+            ['--batch_size', '0'],
+            'argument --batch_size: expected int from 1',
+        ),
+        ('data.txt', 'a X - O\n', ['--device', 'abacus'], 'argument --device: expected a device'),
+        (
+            'data.txt',
+            'a X - O\n',
+            ['--no-characters'],
+            '--no-characters: expected --no-language_models too',
+        ),
+        (
+            'data.txt',
+            'a X - O\n',
+            ['--task', 'pos', '--criterion', 'entity_f1'],
+            'expected --task ner',
+        ),
+        ('data.txt', 'a X - O\n', ['--output_dir', __file__], 'cannot be written'),
+        ('data.txt', 'a X - O\n', ['--checkpoint', __file__], 'expected a checkpoint of train.py'),
+        ('data.txt', 'a X - O\n', ['--checkpoint', 'none'], 'none: cannot be read: No such file'),
+    ],
+)
 def test_bad_input_to_training(tmp_path, name, text, arguments, message):
     if text is not None:
         (tmp_path / name).write_text(text)
@@ -245,52 +378,74 @@ def assert_one_line(main, arguments, message):
 def test_bad_input_ends_a_process_with_one_line_and_a_status(script, tmp_path):
     arguments = ['--checkpoint'] * (script == 'train.py') + [tmp_path / 'none']
     result = run_script(script, *arguments)
-    assert result.stderr == f'error: {tmp_path / "none"}: cannot be read: No such file or directory\n'
+    assert (
+        result.stderr == f'error: {tmp_path / "none"}: cannot be read: No such file or directory\n'
+    )
     assert result.stdout == '' and result.returncode == 1
 
 
 def test_train_file_alone_is_not_validated_on_the_sample(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
-    assert_one_line(train.main, ['--train_file', tmp_path / 'data.txt'],
-                    '--val_file: expected a file beside your others, found none')
+    assert_one_line(
+        train.main,
+        ['--train_file', tmp_path / 'data.txt'],
+        '--val_file: expected a file beside your others, found none',
+    )
 
 
 def test_unknown_tag_when_going_on(folder, tmp_path):
     write_conll(tmp_path / 'data.txt', [(['Bahamas'], ['B-ISLAND'])])
-    arguments = ['--checkpoint', folder / LATEST, '--output_dir', tmp_path,
-                 '--train_file', tmp_path / 'data.txt', '--epochs', 99]
-    assert_one_line(train.main, arguments, "data.txt, line 1: expected a tag that")
+    arguments = [
+        '--checkpoint',
+        folder / LATEST,
+        '--output_dir',
+        tmp_path,
+        '--train_file',
+        tmp_path / 'data.txt',
+        '--epochs',
+        99,
+    ]
+    assert_one_line(train.main, arguments, 'data.txt, line 1: expected a tag that')
 
 
 def test_bad_input_to_tagging(folder, tmp_path):
     (tmp_path / 'text.txt').write_bytes(b'\xff\n')
     torch.save({'format': 99}, tmp_path / 'later.pth.tar')
     for arguments, message in [
-            ((tmp_path / 'text.txt',), 'text.txt: expected a checkpoint of train.py'),
-            ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
-            ((tmp_path / 'later.pth.tar',), 'later.pth.tar: expected format 1, found 99'),
-            ((folder / BEST, tmp_path / 'none'), 'none: cannot be read'),
-            ((), 'the following arguments are required: checkpoint')]:
+        ((tmp_path / 'text.txt',), 'text.txt: expected a checkpoint of train.py'),
+        ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
+        ((tmp_path / 'later.pth.tar',), 'later.pth.tar: expected format 1, found 99'),
+        ((folder / BEST, tmp_path / 'none'), 'none: cannot be read'),
+        ((), 'the following arguments are required: checkpoint'),
+    ]:
         assert_one_line(inference.main, arguments, message)
 
 
 # --- The tokenizer ---
 
 
-@pytest.mark.parametrize('text, tokens', [
-    ("Mr. O'Brien's dog can't, and won't, go.", "Mr. O'Brien 's dog ca n't , and wo n't , go ."),
-    ('They cannot; we\u2019ll see.', 'They can not ; we \u2019ll see .'),
-    ('J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington, D.C.',
-     'J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington , D.C.'),
-    ('$3.5 million (US$5, \u00a3200) or 40%', '$ 3.5 million ( US$ 5 , \u00a3 200 ) or 40 %'),
-    ('Al-Ahly won 2-1 -- in N\u2019Djamena', 'Al-Ahly won 2-1 -- in N\u2019Djamena'),
-    ('20-year-old mid-1990s 1,600 1/2 -4 +.5', '20-year-old mid-1990s 1,600 1/2 -4 +.5'),
-    ('"Yes," she said... No. 5 is vitamin C.', '" Yes , " she said ... No. 5 is vitamin C .'),
-    ('see https://x.org/a?b=c, or www.y.net.', 'see https://x.org/a?b=c , or www.y.net .'),
-    ('mail a.b@c.org @me #tag AT&T U.S.-led', 'mail a.b@c.org @me #tag AT&T U.S.-led'),
-    ("Adams' '90s 'hello' rock'n'roll", "Adams ' '90s ' hello ' rock'n'roll"),
-    ('e\u0301te\u0301 \u5317\u4eac\u3002', 'e\u0301te\u0301 \u5317\u4eac \u3002'),
-])
+@pytest.mark.parametrize(
+    'text, tokens',
+    [
+        (
+            "Mr. O'Brien's dog can't, and won't, go.",
+            "Mr. O'Brien 's dog ca n't , and wo n't , go .",
+        ),
+        ('They cannot; we\u2019ll see.', 'They can not ; we \u2019ll see .'),
+        (
+            'J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington, D.C.',
+            'J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington , D.C.',
+        ),
+        ('$3.5 million (US$5, \u00a3200) or 40%', '$ 3.5 million ( US$ 5 , \u00a3 200 ) or 40 %'),
+        ('Al-Ahly won 2-1 -- in N\u2019Djamena', 'Al-Ahly won 2-1 -- in N\u2019Djamena'),
+        ('20-year-old mid-1990s 1,600 1/2 -4 +.5', '20-year-old mid-1990s 1,600 1/2 -4 +.5'),
+        ('"Yes," she said... No. 5 is vitamin C.', '" Yes , " she said ... No. 5 is vitamin C .'),
+        ('see https://x.org/a?b=c, or www.y.net.', 'see https://x.org/a?b=c , or www.y.net .'),
+        ('mail a.b@c.org @me #tag AT&T U.S.-led', 'mail a.b@c.org @me #tag AT&T U.S.-led'),
+        ("Adams' '90s 'hello' rock'n'roll", "Adams ' '90s ' hello ' rock'n'roll"),
+        ('e\u0301te\u0301 \u5317\u4eac\u3002', 'e\u0301te\u0301 \u5317\u4eac \u3002'),
+    ],
+)
 def test_tokenizer(text, tokens):
     assert [word.group() for word in tokenize(text)] == tokens.split(' ')
 

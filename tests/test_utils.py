@@ -31,14 +31,17 @@ from utils import (
 # --- CoNLL files ---
 
 
-@pytest.mark.parametrize('text', [
-    'a X\nb Y\n\nc Z\n',
-    'a X\nb Y\n\nc Z',
-    '\ufeffa X\nb Y\n\n\n\nc Z\n\n',
-    'a X\r\nb Y\r\n\r\nc Z\r\n',
-    'a\tX\nb \t Y\n \t \nc  Z \n',
-    '-DOCSTART- -X- O\n\na X\nb Y\n-DOCSTART-\nc Z\n',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'a X\nb Y\n\nc Z\n',
+        'a X\nb Y\n\nc Z',
+        '\ufeffa X\nb Y\n\n\n\nc Z\n\n',
+        'a X\r\nb Y\r\n\r\nc Z\r\n',
+        'a\tX\nb \t Y\n \t \nc  Z \n',
+        '-DOCSTART- -X- O\n\na X\nb Y\n-DOCSTART-\nc Z\n',
+    ],
+)
 def test_read_words_tags(tmp_path, text):
     file = tmp_path / 'file.txt'
     file.write_bytes(text.encode())
@@ -59,12 +62,15 @@ def test_reader_lower_cases_only_when_caseless(tmp_path):
     assert read_words_tags(file, 1, caseless=False)[0] == [['Oslo']]
 
 
-@pytest.mark.parametrize('data, message', [
-    (b'', 'expected sentences, found none'),
-    (b'\n \n-DOCSTART- X\n\n', 'expected sentences, found none'),
-    (b'a X\n\n-DOCSTART- X\n\nb X\nc\n', "line 6: expected at least 2 columns, found 'c'"),
-    (b'a X\nb \xff X\n', 'line 2: expected UTF-8, found the byte 0xff'),
-])
+@pytest.mark.parametrize(
+    'data, message',
+    [
+        (b'', 'expected sentences, found none'),
+        (b'\n \n-DOCSTART- X\n\n', 'expected sentences, found none'),
+        (b'a X\n\n-DOCSTART- X\n\nb X\nc\n', "line 6: expected at least 2 columns, found 'c'"),
+        (b'a X\nb \xff X\n', 'line 2: expected UTF-8, found the byte 0xff'),
+    ],
+)
 def test_reader_names_file_and_line(tmp_path, data, message):
     file = tmp_path / 'file.txt'
     file.write_bytes(data)
@@ -92,7 +98,9 @@ def lay_out(entities):
     return placed, position
 
 
-@given(ENTITIES, st.sampled_from(['iob1', 'iob2', 'iobes']), st.sampled_from(['iob1', 'iob2', 'iobes']))
+@given(
+    ENTITIES, st.sampled_from(['iob1', 'iob2', 'iobes']), st.sampled_from(['iob1', 'iob2', 'iobes'])
+)
 def test_schemes_round_trip(entities, one, other):
     entities, length = lay_out(entities)
     tags = write_tags(entities, length, one)
@@ -103,18 +111,45 @@ def test_schemes_round_trip(entities, one, other):
 def test_schemes_by_example():
     entities = [('PER', 0, 2), ('PER', 2, 3), ('LOC', 3, 6), ('LOC', 7, 8)]
     assert write_tags(entities, 8, 'iob1') == [
-        'I-PER', 'I-PER', 'B-PER', 'I-LOC', 'I-LOC', 'I-LOC', 'O', 'I-LOC']
+        'I-PER',
+        'I-PER',
+        'B-PER',
+        'I-LOC',
+        'I-LOC',
+        'I-LOC',
+        'O',
+        'I-LOC',
+    ]
     assert write_tags(entities, 8, 'iob2') == [
-        'B-PER', 'I-PER', 'B-PER', 'B-LOC', 'I-LOC', 'I-LOC', 'O', 'B-LOC']
+        'B-PER',
+        'I-PER',
+        'B-PER',
+        'B-LOC',
+        'I-LOC',
+        'I-LOC',
+        'O',
+        'B-LOC',
+    ]
     assert write_tags(entities, 8, 'iobes') == [
-        'B-PER', 'E-PER', 'S-PER', 'B-LOC', 'I-LOC', 'E-LOC', 'O', 'S-LOC']
+        'B-PER',
+        'E-PER',
+        'S-PER',
+        'B-LOC',
+        'I-LOC',
+        'E-LOC',
+        'O',
+        'S-LOC',
+    ]
     assert all_tags(['X'], 'iobes') == ['O', 'B-X', 'I-X', 'E-X', 'S-X']
 
 
 @given(st.lists(st.sampled_from([f'{p}-{t}' for p in 'BIES' for t in 'XY'] + ['O'])))
 def test_entities_of_any_tags_are_conllevals(tags):
     # seqeval's default mode counts as conlleval does; its last words are inclusive
-    expected = [(t, start, end + 1) for t, start, end in seqeval.metrics.sequence_labeling.get_entities(tags)]
+    expected = [
+        (t, start, end + 1)
+        for t, start, end in seqeval.metrics.sequence_labeling.get_entities(tags)
+    ]
     assert find_entities(tags) == expected
 
 
@@ -143,16 +178,27 @@ def test_words_spelled_like_special_ones_are_unknown():
 
 
 def test_maps_do_not_depend_on_the_hash_seed():
-    code = ('import utils; w, t = utils.read_words_tags("data/sample/train.txt", 3, False);'
-            'print(utils.create_maps(w, t, 2, 1, True))')
-    outputs = {subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
-                              check=True, env={'PYTHONHASHSEED': seed, 'PYTHONUTF8': '1'}).stdout
-               for seed in ('0', '1', '42')}
+    code = (
+        'import utils; w, t = utils.read_words_tags("data/sample/train.txt", 3, False);'
+        'print(utils.create_maps(w, t, 2, 1, True))'
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, '-c', code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={'PYTHONHASHSEED': seed, 'PYTHONUTF8': '1'},
+        ).stdout
+        for seed in ('0', '1', '42')
+    }
     assert len(outputs) == 1
 
 
 def slow_tensors(words, tags, word_map, char_map, tag_map):
     """The eight inputs of one sentence, step by step as the tutorial tells it."""
+
     def word_number(word):
         for spelling in (word, word.lower()):
             if spelling in word_map and spelling not in ('<pad>', '<end>', '<unk>'):
@@ -172,16 +218,30 @@ def slow_tensors(words, tags, word_map, char_map, tag_map):
     cmaps_b, markers_b = char_numbers([word[::-1] for word in reversed(words)])
     numbers = [tag_map['<start>'], *(tag_map[tag] for tag in tags), tag_map['<end>']]
     tmaps = [a * len(tag_map) + b for a, b in zip(numbers, numbers[1:])]
-    return (wmaps, cmaps_f, cmaps_b, [*markers_f, len(cmaps_f) - 1],
-            [*reversed(markers_b), len(cmaps_b) - 1], tmaps, len(words) + 1, len(cmaps_f))
+    return (
+        wmaps,
+        cmaps_f,
+        cmaps_b,
+        [*markers_f, len(cmaps_f) - 1],
+        [*reversed(markers_b), len(cmaps_b) - 1],
+        tmaps,
+        len(words) + 1,
+        len(cmaps_f),
+    )
 
 
-WORDS = st.one_of(st.text(min_size=1, max_size=6), st.sampled_from(['Oslo', 'oslo', '<pad>', 'a b']))
+WORDS = st.one_of(
+    st.text(min_size=1, max_size=6), st.sampled_from(['Oslo', 'oslo', '<pad>', 'a b'])
+)
 SENTENCE = st.lists(st.tuples(WORDS, st.sampled_from('XYZ')), min_size=1, max_size=8)
 
 
-@given(st.lists(SENTENCE, min_size=1, max_size=5), st.lists(SENTENCE, min_size=1, max_size=5),
-       st.integers(1, 2), st.booleans())
+@given(
+    st.lists(SENTENCE, min_size=1, max_size=5),
+    st.lists(SENTENCE, min_size=1, max_size=5),
+    st.integers(1, 2),
+    st.booleans(),
+)
 def test_tensors_against_the_slow_way(known, sentences, min_freq, caseless):
     words, tags = ([[pair[k] for pair in s] for s in known] for k in (0, 1))
     maps = create_maps(words, [*tags, ['X', 'Y', 'Z']], min_freq, min_freq, caseless)
@@ -192,8 +252,8 @@ def test_tensors_against_the_slow_way(known, sentences, min_freq, caseless):
         assert tensor.dtype == torch.int64
         for row, row_expected in zip(tensor.tolist(), [sentence[k] for sentence in expected]):
             if k < 6:
-                assert row[:len(row_expected)] == row_expected
-                assert not any(row[len(row_expected):])
+                assert row[: len(row_expected)] == row_expected
+                assert not any(row[len(row_expected) :])
             else:
                 assert row == row_expected
     for i, width in ((0, 6), (1, 7)):
@@ -212,12 +272,13 @@ def test_load_embeddings(tmp_path, capsys, header, zipped):
     (gzip.open if zipped else open)(file, 'wb').write((header + GLOVE).encode())
     word_map = create_maps([['the', 'cat']], [['O', 'O']], min_word_freq=1)[0]
     embeddings, new_map, lm_vocab_size = load_embeddings(
-        file, word_map, caseless=True, corpora={'training': [['the', 'The', 'cat', 'OSLO']]})
+        file, word_map, caseless=True, corpora={'training': [['the', 'The', 'cat', 'OSLO']]}
+    )
     assert lm_vocab_size == 5
     assert list(new_map) == [*word_map, 'oslo', 'at name@x.org', '\u00e9t\u00e9']
     assert torch.allclose(embeddings[word_map['the']], torch.tensor([0.1, -0.2]))
     assert torch.allclose(embeddings[5:], torch.tensor([[0.3, 4], [5, 6], [1, 2]]))
-    assert embeddings.shape == (8, 2) and embeddings.abs()[:5].max() <= 1.5 ** 0.5
+    assert embeddings.shape == (8, 2) and embeddings.abs()[:5].max() <= 1.5**0.5
     assert 'covers 75.0% of the training words, 3 of 4 different ones' in capsys.readouterr().out
 
 
@@ -230,15 +291,18 @@ def test_load_embeddings_without_expansion_and_with_case(tmp_path):
     assert 'oslo' in load_embeddings(file, word_map)[1]
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', ': expected word vectors, found an empty file'),
-    ('a 1 2\nb 1\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 2 fields: b'b 1"),
-    ('a 1 2\nb 1.5 2 3\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 4 fields"),
-    ('a 1 2\nb 1 x\n', ', line 2: expected'),
-    ('a 1 2\nb 1 nan\n', ', line 2: expected'),
-    ('2 2\na 1 2\nb 1 2 \nc 1 2,0\n', ', line 4: expected'),
-    ('hello\n', ', line 1: expected'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('', ': expected word vectors, found an empty file'),
+        ('a 1 2\nb 1\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 2 fields: b'b 1"),
+        ('a 1 2\nb 1.5 2 3\n', ', line 2: expected a word in UTF-8 and 2 numbers, found 4 fields'),
+        ('a 1 2\nb 1 x\n', ', line 2: expected'),
+        ('a 1 2\nb 1 nan\n', ', line 2: expected'),
+        ('2 2\na 1 2\nb 1 2 \nc 1 2,0\n', ', line 4: expected'),
+        ('hello\n', ', line 1: expected'),
+    ],
+)
 def test_bad_embeddings(tmp_path, text, message):
     file = tmp_path / 'vectors.txt'
     file.write_text(text)
@@ -251,7 +315,9 @@ def test_blocks_of_embeddings_join(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(30_000, 8)).round(5)
     file = tmp_path / 'vectors.txt'
     file.write_text(''.join(f'w{i} {" ".join(map(str, v))}\n' for i, v in enumerate(vectors)))
-    embeddings, new_map, size = load_embeddings(file, {'<pad>': 0, 'w777': 1, '<end>': 2, '<unk>': 3})
+    embeddings, new_map, size = load_embeddings(
+        file, {'<pad>': 0, 'w777': 1, '<end>': 2, '<unk>': 3}
+    )
     assert len(new_map) == 30_003
     assert np.allclose(embeddings[[new_map[f'w{i}'] for i in range(30_000)]], vectors)
 
@@ -270,24 +336,34 @@ def test_metrics_are_scikit_learns_and_seqevals(pairs):
     flat = [sum(tags, []) for tags in (gold, predicted)]
     assert scores['accuracy'] == pytest.approx(sklearn.metrics.accuracy_score(*flat))
     assert scores['macro_f1'] == pytest.approx(
-        sklearn.metrics.f1_score(*flat, average='macro', zero_division=0))
+        sklearn.metrics.f1_score(*flat, average='macro', zero_division=0)
+    )
     assert scores['entity_f1'] == pytest.approx(
-        seqeval.metrics.f1_score(gold, predicted, zero_division=0))
-    report = seqeval.metrics.classification_report(gold, predicted, output_dict=True, zero_division=0) \
-        if any(tag != 'O' for tags in flat for tag in tags) else {}
+        seqeval.metrics.f1_score(gold, predicted, zero_division=0)
+    )
+    report = (
+        seqeval.metrics.classification_report(gold, predicted, output_dict=True, zero_division=0)
+        if any(tag != 'O' for tags in flat for tag in tags)
+        else {}
+    )
     for name, precision, recall, f1, support in scores['rows'][:-1]:
         expected = report[name]
         assert [precision, recall, f1, support] == pytest.approx(
-            [expected[key] for key in ('precision', 'recall', 'f1-score', 'support')])
+            [expected[key] for key in ('precision', 'recall', 'f1-score', 'support')]
+        )
 
 
 def test_metrics_do_not_depend_on_the_scheme():
     random.seed(0)
-    gold, predicted = ([[random.choice(['O', 'B-X', 'I-X', 'I-Y']) for _ in range(9)]
-                        for _ in range(50)] for _ in range(2))
+    gold, predicted = (
+        [[random.choice(['O', 'B-X', 'I-X', 'I-Y']) for _ in range(9)] for _ in range(50)]
+        for _ in range(2)
+    )
     expected = score_tags(gold, predicted, 'ner')
     for scheme in ('iob1', 'iobes'):
-        converted = [[convert_tags(tags, scheme) for tags in corpus] for corpus in (gold, predicted)]
+        converted = [
+            [convert_tags(tags, scheme) for tags in corpus] for corpus in (gold, predicted)
+        ]
         assert score_tags(*converted, 'ner') == expected
 
 

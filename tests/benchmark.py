@@ -1,0 +1,351 @@
+"""How fast each stage is, against what the machine can do.
+
+    python tests/benchmark.py --threads 1
+    python tests/benchmark.py --device cuda --batch_size 64
+    python tests/benchmark.py --file train.txt
+
+It trains and tags a corpus that it makes itself, with the lengths of news and the word frequencies
+of Zipf, or the first sentences of a file. Useful FLOPs are counted from the model's sizes and the
+sentences' lengths, without pads, and compared with matrix multiplication in the same run.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import reduce
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from inference import Tagger, ViterbiDecoder, tokenize  # noqa: E402
+from models import LM_LSTM_CRF, ViterbiLoss  # noqa: E402
+from train import make_loader, train, validate  # noqa: E402
+from utils import (  # noqa: E402
+    all_tags,
+    create_input_tensors,
+    create_maps,
+    load_embeddings,
+    read_words_tags,
+)
+
+VOCABULARY = 20_000
+IN_CORPUS = 5_000
+TAGS = all_tags(['LOC', 'MISC', 'ORG', 'PER'], 'iobes')
+SIZES = {
+    'char_emb_dim': 30,
+    'char_rnn_dim': 300,
+    'char_rnn_layers': 1,
+    'word_emb_dim': 100,
+    'word_rnn_dim': 300,
+    'word_rnn_layers': 1,
+    'dropout': 0.5,
+}
+
+
+# --- What is measured ---
+
+
+def make_corpus(sentences, seed=0):
+    """Words and tags with CoNLL-2003's mean lengths: 14.5 words, each of 4.4 characters."""
+    random = np.random.default_rng(seed)
+    letters = np.array(list('etaoinshrdlcumwfgypbvkjxqzETAS0123'))
+    frequency = 1 / np.arange(1, len(letters) + 1) ** 0.7
+    sizes = np.clip(random.gamma(2.2, 2, VOCABULARY).round().astype(int) + 1, 1, 20)
+    vocabulary = [
+        ''.join(random.choice(letters, size, p=frequency / frequency.sum())) for size in sizes
+    ]
+    frequency = 1 / np.arange(3, VOCABULARY + 3)
+    lengths = np.clip(random.gamma(1.5, 9.3, sentences).round().astype(int) + 1, 1, 120)
+    words = random.choice(vocabulary, lengths.sum(), p=frequency / frequency.sum()).tolist()
+    tags = random.choice(TAGS, lengths.sum()).tolist()
+    ends = lengths.cumsum().tolist()
+    starts = [0, *ends[:-1]]
+    return tuple([flat[a:b] for a, b in zip(starts, ends)] for flat in (words, tags)), vocabulary
+
+
+def useful_flops(model, wmap_lengths, cmap_lengths, training):
+    """The FLOP that the sentences need; the backward pass needs twice the forward pass's."""
+
+    def linear(layer):
+        return 2 * layer.in_features * layer.out_features
+
+    def lstm(layer):
+        return 2 * sum(p.numel() for name, p in layer.named_parameters() if 'weight' in name)
+
+    def highway(layer):
+        return sum(map(linear, [*layer.transform, *layer.gate]))
+
+    steps, chars = int(wmap_lengths.sum()), int(cmap_lengths.sum())
+    flops = chars * (lstm(model.forw_char_lstm) + lstm(model.back_char_lstm))
+    flops += steps * (
+        highway(model.subword_hw) + lstm(model.word_blstm) + linear(model.crf.emission)
+    )
+    if training:
+        predicted = steps - len(wmap_lengths)
+        flops += predicted * sum(map(highway, (model.forw_lm_hw, model.back_lm_hw)))
+        flops += predicted * sum(map(linear, (model.forw_lm_out, model.back_lm_out)))
+    return flops * (3 if training else 1)
+
+
+def synchronize(device):
+    """Wait for a GPU to finish."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize()
+
+
+def seconds(function, device='cpu', repeat=1):
+    """The shortest time that a function takes."""
+    times = []
+    for _ in range(repeat):
+        synchronize(device)
+        began = time.perf_counter()
+        function()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def matmul_rate(device):
+    """The machine's rate of multiplying 1,024 x 1,024 matrices, in FLOP/s."""
+    matrix = torch.randn(1024, 1024, device=device)
+    matrix @ matrix
+    return 10 * 2 * 1024**3 / seconds(lambda: [matrix @ matrix for _ in range(10)], device, 5)
+
+
+# --- The obvious ways, for comparison ---
+
+
+def obvious_encoding(file, word_map, char_map, tag_map):
+    """Read and encode a CoNLL file line by line and list by list."""
+    words, tags, sentence_words, sentence_tags = [], [], [], []
+    for line in [*open(file, encoding='utf-8'), '\n']:
+        if line.isspace() or '-DOCSTART-' in line:
+            if sentence_words:
+                words.append(sentence_words)
+                tags.append(sentence_tags)
+            sentence_words, sentence_tags = [], []
+        else:
+            fields = line.rstrip('\n').split()
+            sentence_words.append(fields[0])
+            sentence_tags.append(fields[3])
+
+    def lookup(name, mapping):
+        return mapping[name] if name in mapping else mapping['<unk>']
+
+    def encode_chars(sentence):
+        chars = reduce(lambda before, word: before + list(word) + [' '], sentence, [])
+        return [lookup(char, char_map) for char in chars] + [char_map['<end>']]
+
+    def pad(rows):
+        longest = max(map(len, rows))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+    wmaps = [[lookup(w, word_map) for w in s] + [word_map['<end>']] for s in words]
+    cmaps_f = [encode_chars(s) for s in words]
+    cmaps_b = [encode_chars([w[::-1] for w in reversed(s)]) for s in words]
+    markers = [
+        [
+            [i for i, char in enumerate(row) if char == char_map[' ']] + [len(row) - 1]
+            for row in cmaps
+        ]
+        for cmaps in (cmaps_f, cmaps_b)
+    ]
+    markers[1] = [list(reversed(row[:-1])) + row[-1:] for row in markers[1]]
+    numbers = [[tag_map[tag] for tag in ['<start>', *s, '<end>']] for s in tags]
+    tmaps = [[a * len(tag_map) + b for a, b in zip(row, row[1:])] for row in numbers]
+    return (
+        *map(pad, (wmaps, cmaps_f, cmaps_b, *markers, tmaps)),
+        torch.tensor([len(row) for row in wmaps]),
+        torch.tensor([len(row) for row in cmaps_f]),
+    )
+
+
+def obvious_embeddings(file):
+    """Load embeddings line by line and float by float."""
+    words, vectors = [], []
+    for line in open(file, encoding='utf-8'):
+        fields = line.rstrip().split(' ')
+        words.append(fields[0])
+        vectors.append([float(field) for field in fields[1:]])
+    return words, torch.tensor(vectors)
+
+
+# --- The stages ---
+
+
+def write_files(folder, words, tags, vocabulary, vectors):
+    """Write the corpus in CoNLL's columns and word vectors in GloVe's format."""
+    rows = [
+        '\n'.join(f'{word} - - {tag}' for word, tag in zip(*sentence))
+        for sentence in zip(words, tags)
+    ]
+    (folder / 'corpus.txt').write_text('\n\n'.join(rows) + '\n', encoding='utf-8')
+    values = np.random.default_rng(0).normal(scale=0.4, size=(1000, 100))
+    texts = [' '.join(f'{value:.5g}' for value in row) for row in values]
+    with open(folder / 'vectors.txt', 'w', encoding='utf-8') as file:
+        for i, word in zip(range(vectors), chain(vocabulary, map(str, range(vectors)))):
+            file.write(f'{word} {texts[i % 1000]}\n')
+
+
+def make_maps(words, tags):
+    """Maps with the same number of words for any number of sentences, and lm_vocab_size."""
+    _, char_map, tag_map = create_maps(words, [*tags, TAGS], min_word_freq=1)
+    counts = Counter(word.lower() for word in chain.from_iterable(words))
+    kept = [word for word, _ in counts.most_common(IN_CORPUS)]
+    filler = [f'no word {i}' for i in range(IN_CORPUS - len(kept))]
+    in_corpus = ['<pad>', *kept, *filler, '<end>', '<unk>']
+    word_map = {word: i for i, word in enumerate([*in_corpus, *(counts.keys() - set(kept))])}
+    return {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}, len(in_corpus)
+
+
+def measure_reading(folder, maps, sentences, table):
+    """Reading and encoding, and loading embeddings, each against the obvious way."""
+    file, vectors = folder / 'corpus.txt', folder / 'vectors.txt'
+    fast = seconds(lambda: create_input_tensors(*read_words_tags(file, 3, False), **maps), repeat=3)
+    slow = seconds(lambda: obvious_encoding(file, **maps), repeat=3)
+    table['reading and encoding, sentences/s'] = sentences / fast
+    table['  times as fast as the obvious way'] = slow / fast
+    rows = sum(1 for _ in open(vectors, 'rb'))
+    fast = seconds(
+        lambda: load_embeddings(vectors, dict.fromkeys(('<pad>', '<end>', '<unk>'), 0)), repeat=3
+    )
+    slow = seconds(lambda: obvious_embeddings(vectors), repeat=3)
+    table['loading embeddings, words/s'] = rows / fast
+    table['  times as fast as the obvious way'.ljust(35)] = slow / fast
+
+
+def measure_training(model, loader, maps, args, rate, table):
+    """A training epoch and what its parts take."""
+    crf_criterion = ViterbiLoss(maps['tag_map'])
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=args.lr, momentum=0.9, fused=True
+    )
+    dataset, sentences = loader.dataset, len(loader.dataset)
+    whole = seconds(lambda: train(loader, model, crf_criterion, optimizer, args, 0), args.device)
+    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=True)
+    table['training, sentences/s'] = sentences / whole
+    table['  useful GFLOP/s'] = flops / whole / 1e9
+    table['  share of the matmul rate, %'] = 100 * flops / whole / rate
+    table['  data path, % of the time'] = 100 * seconds(lambda: list(loader), args.device) / whole
+
+    m, total = len(maps['tag_map']), 0
+    for batch in islice(loader, 20):
+        scores = torch.randn(*batch[0].shape, m, m, device=args.device, requires_grad=True)
+        total += seconds(
+            lambda s=scores, b=batch: crf_criterion(s, b[5], b[6]).backward(), args.device
+        )
+    table['  Viterbi loss and backward, %'] = 100 * total / 20 * len(loader) / whole
+
+
+def measure_tagging(model, loader, maps, words, args, rate, table):
+    """Validation, what decoding takes of it, and tagging raw text."""
+    criterion, decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
+    dataset, sentences = loader.dataset, len(loader.dataset)
+    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=False)
+
+    def run_validation():
+        validate(loader, model, criterion, decoder, maps['tag_map'], 'ner')
+
+    whole = seconds(run_validation, args.device)
+    table['validation, sentences/s'] = sentences / whole
+    table['  share of matmul rate, %'] = 100 * flops / whole / rate
+    m, total = len(maps['tag_map']), 0
+    for batch in loader:
+        scores = torch.randn(*batch[0].shape, m, m, device=args.device)
+        total += seconds(lambda s=scores, b=batch: decoder.decode(s, b[6]), args.device)
+    table['  decoding, % of the time'] = 100 * total / whole
+
+    tagger = Tagger(model, maps, 'ner', args.device)
+    lines = [' '.join(sentence) for sentence in words]
+    whole = seconds(
+        lambda: tagger.tag(
+            [[word.group() for word in tokenize(line)] for line in lines], args.eval_batch_size
+        ),
+        args.device,
+    )
+    table['tagging raw text, words/s'] = sum(map(len, words)) / whole
+    table['  its share of the matmul rate, %'] = 100 * flops / whole / rate
+
+
+def measure(args, sentences):
+    """All stages for a corpus of so many sentences: a dict from what is measured to the figure."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    if args.file is None:
+        (words, tags), vocabulary = make_corpus(sentences)
+    else:
+        words, tags = (rows[:sentences] for rows in read_words_tags(args.file, 3, caseless=False))
+        vocabulary = list(dict.fromkeys(chain.from_iterable(words)))
+    maps, lm_vocab_size = make_maps(words, tags)
+    table = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), words, tags, vocabulary, args.vectors)
+        measure_reading(Path(folder), maps, len(words), table)
+    model = LM_LSTM_CRF(
+        tagset_size=len(maps['tag_map']),
+        charset_size=len(maps['char_map']),
+        vocab_size=len(maps['word_map']),
+        lm_vocab_size=lm_vocab_size,
+        **SIZES,
+    ).to(args.device)
+    model.fine_tune_word_embeddings(False)
+    table['matmul, GFLOP/s'] = (rate := matmul_rate(args.device)) / 1e9
+    loaders = [
+        make_loader(words, tags, maps, args, size)
+        for size in (args.batch_size, args.eval_batch_size)
+    ]
+    measure_training(model, loaders[0], maps, args, rate, table)
+    measure_tagging(model, loaders[1], maps, words, args, rate, table)
+    table['peak memory, MB'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return table
+
+
+def measure_embedding_memory(rows):
+    """Peak memory while loading so many vectors of 100, less that before, in matrix sizes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), [['a']], [['O']], [], rows)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        load_embeddings(Path(folder) / 'vectors.txt', {'<pad>': 0, '<end>': 1, '<unk>': 2})
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (rows * 400)
+
+
+def main():
+    """Measure each size in a process of its own, so that peak memories are its own too."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--sentences', type=int, default=1000, help='of the smallest corpus')
+    parser.add_argument('--growth', type=int, nargs='*', default=[1, 4, 16], help='times so many')
+    parser.add_argument('--batch_size', type=int, default=10)
+    parser.add_argument('--eval_batch_size', type=int, default=64)
+    parser.add_argument('--file', help='CoNLL file to use instead of a synthetic corpus')
+    parser.add_argument('--vectors', type=int, default=20_000, help='number of word vectors')
+    args = parser.parse_args()
+    args.lr, args.grad_clip, args.lm_weight, args.seed = 0.015, 5.0, 1.0, 0
+    torch.set_float32_matmul_precision('high')
+
+    columns = []
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        memory = pool.apply(measure_embedding_memory, (400_000,))
+        for factor in args.growth:
+            columns.append(pool.apply(measure, (args, factor * args.sentences)))
+    print(
+        f'{torch.__version__}, {args.device}, {args.threads} threads, batches of {args.batch_size} '
+        f'in training and {args.eval_batch_size} in tagging'
+    )
+    print(f'{"":36}', *(f'{factor * args.sentences:>12,}' for factor in args.growth))
+    for name in columns[0]:
+        print(f'{name:36}', *(f'{column[name]:12,.1f}' for column in columns))
+    print(f'loading 400,000 embeddings takes {memory:.2f} times their own size')
+
+
+if __name__ == '__main__':
+    main()
