@@ -28,7 +28,10 @@ class WCDataset(Dataset):
 
     def __getitem__(self, i):
         """The eight inputs of sentence i or, when i is a list, of a batch, in one indexing."""
-        return tuple(None if tensor is None else tensor[i] for tensor in self.tensors)
+        # The host need not wait until the list has reached a GPU
+        i = torch.tensor(i)
+        return tuple(None if tensor is None else tensor[i.to(tensor.device, non_blocking=True)]
+                     for tensor in self.tensors)
 
 
 def trim(batch):

@@ -165,7 +165,7 @@ class Tagger:
         self.decoder = ViterbiDecoder(maps['tag_map'])
 
     @torch.inference_mode()
-    def tag(self, sentences, batch_size=32):
+    def tag(self, sentences, batch_size=64):
         """Tag sentences.
 
         Args:

@@ -156,7 +156,7 @@ class LM_LSTM_CRF(nn.Module):
         # Both sorts keep the order of rows of the same length
         cmap_lengths, char_sort_ind = cmap_lengths.sort(descending=True, stable=True)
         wmap_lengths, word_sort_ind = wmap_lengths[char_sort_ind].sort(descending=True, stable=True)
-        order = char_sort_ind[word_sort_ind].to(wmaps.device)
+        order = char_sort_ind[word_sort_ind].to(wmaps.device, non_blocking=True)
         wmaps, tmaps = wmaps[order], None if tmaps is None else tmaps[order]
 
         # (N, L_w, word_emb_dim)
@@ -188,10 +188,18 @@ class LM_LSTM_CRF(nn.Module):
         It runs over the pads too, which is faster than packing and does no harm: they come after
         the last marker, and a step of a one-directional LSTM never sees those after it.
         """
-        # (N, L_c, char_rnn_dim)
-        outputs, _ = lstm(self.dropout(self.char_embeds(cmaps)))
-        # (N, L_w) -> (N, L_w, char_rnn_dim), the same marker for each feature
-        return outputs.gather(1, cmarkers.unsqueeze(2).expand(-1, -1, outputs.size(2)))
+        groups = [(cmaps, cmarkers)]
+        if not cmaps.is_cuda:
+            # 16 rows keep a CPU core busy, and have fewer pads among them than more would have
+            groups = [(chars[:, :markers.max() + 1], markers)
+                      for chars, markers in zip(cmaps.split(16), cmarkers.split(16))]
+        features = []
+        for chars, markers in groups:
+            # (up to 16, L_c, char_rnn_dim)
+            outputs, _ = lstm(self.dropout(self.char_embeds(chars)))
+            # (up to 16, L_w, char_rnn_dim), the same marker for each feature
+            features.append(outputs.gather(1, markers.unsqueeze(2).expand(-1, -1, outputs.size(2))))
+        return torch.cat(features)
 
     def predict_words(self, features, highway, output):
         """Score the words of the vocabulary: (N, L_w, char_rnn_dim) -> (N, L_w, lm_vocab_size)."""

@@ -113,11 +113,18 @@ def seconds(function, device='cpu', repeat=1):
     return min(times)
 
 
-def matmul_rate(device):
-    """The machine's rate of multiplying 1,024 x 1,024 matrices, in FLOP/s."""
+def timed_beside_matmul(function, device):
+    """Time a function, and the multiplication of 1,024 x 1,024 matrices just before and after it.
+
+    Returns:
+        The seconds that it took, and the mean rate of multiplication, in FLOP/s.
+    """
     matrix = torch.randn(1024, 1024, device=device)
     matrix @ matrix
-    return 10 * 2 * 1024**3 / seconds(lambda: [matrix @ matrix for _ in range(10)], device, 5)
+    before = seconds(lambda: [matrix @ matrix for _ in range(30)], device)
+    whole = seconds(function, device)
+    after = seconds(lambda: [matrix @ matrix for _ in range(30)], device)
+    return whole, 60 * 2 * 1024**3 / (before + after)
 
 
 # --- The obvious ways, for comparison ---
@@ -202,7 +209,8 @@ def make_maps(words, tags):
     kept = [word for word, _ in counts.most_common(IN_CORPUS)]
     filler = [f'no word {i}' for i in range(IN_CORPUS - len(kept))]
     in_corpus = ['<pad>', *kept, *filler, '<end>', '<unk>']
-    word_map = {word: i for i, word in enumerate([*in_corpus, *(counts.keys() - set(kept))])}
+    rare = [word for word, _ in counts.most_common()[IN_CORPUS:]]
+    word_map = {word: i for i, word in enumerate([*in_corpus, *rare])}
     return {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}, len(in_corpus)
 
 
@@ -219,60 +227,71 @@ def measure_reading(folder, maps, sentences, table):
     )
     slow = seconds(lambda: obvious_embeddings(vectors), repeat=3)
     table['loading embeddings, words/s'] = rows / fast
-    table['  times as fast as the obvious way'.ljust(35)] = slow / fast
+    table['  times as fast as that'] = slow / fast
 
 
-def measure_training(model, loader, maps, args, rate, table):
+def kernel_seconds(function):
+    """The time that a GPU spends in kernels while a function runs."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        function()
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+
+
+def measure_training(model, loader, maps, args, table):
     """A training epoch and what its parts take."""
     crf_criterion = ViterbiLoss(maps['tag_map'])
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=args.lr, momentum=0.9, fused=True
     )
-    dataset, sentences = loader.dataset, len(loader.dataset)
-    whole = seconds(lambda: train(loader, model, crf_criterion, optimizer, args, 0), args.device)
-    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=True)
-    table['training, sentences/s'] = sentences / whole
-    table['  useful GFLOP/s'] = flops / whole / 1e9
-    table['  share of the matmul rate, %'] = 100 * flops / whole / rate
-    table['  data path, % of the time'] = 100 * seconds(lambda: list(loader), args.device) / whole
+    dataset, device = loader.dataset, args.device
 
+    def epoch():
+        train(loader, model, crf_criterion, optimizer, args, 0)
+
+    whole, rate = timed_beside_matmul(epoch, device)
+    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=True)
+    table['training, sentences/s'] = len(dataset) / whole
+    table['  useful GFLOP/s'] = flops / whole / 1e9
+    table['  matmul beside it, GFLOP/s'] = rate / 1e9
+    table['  share of that rate, %'] = 100 * flops / whole / rate
+    table['  data path, % of the time'] = 100 * seconds(lambda: list(loader), device) / whole
     m, total = len(maps['tag_map']), 0
     for batch in islice(loader, 20):
-        scores = torch.randn(*batch[0].shape, m, m, device=args.device, requires_grad=True)
-        total += seconds(
-            lambda s=scores, b=batch: crf_criterion(s, b[5], b[6]).backward(), args.device
-        )
+        scores = torch.randn(*batch[0].shape, m, m, device=device, requires_grad=True)
+        total += seconds(lambda s=scores, b=batch: crf_criterion(s, b[5], b[6]).backward(), device)
     table['  Viterbi loss and backward, %'] = 100 * total / 20 * len(loader) / whole
+    if torch.device(device).type == 'cuda':
+        table['  in GPU kernels, % of the time'] = 100 * kernel_seconds(epoch) / whole
 
 
-def measure_tagging(model, loader, maps, words, args, rate, table):
+def measure_tagging(model, loader, maps, words, args, table):
     """Validation, what decoding takes of it, and tagging raw text."""
     criterion, decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
-    dataset, sentences = loader.dataset, len(loader.dataset)
+    dataset, device = loader.dataset, args.device
     flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=False)
-
-    def run_validation():
-        validate(loader, model, criterion, decoder, maps['tag_map'], 'ner')
-
-    whole = seconds(run_validation, args.device)
-    table['validation, sentences/s'] = sentences / whole
-    table['  share of matmul rate, %'] = 100 * flops / whole / rate
+    whole, rate = timed_beside_matmul(
+        lambda: validate(loader, model, criterion, decoder, maps['tag_map'], 'ner'), device
+    )
+    table['validation, sentences/s'] = len(dataset) / whole
+    table['  share of the matmul rate, %'] = 100 * flops / whole / rate
     m, total = len(maps['tag_map']), 0
     for batch in loader:
-        scores = torch.randn(*batch[0].shape, m, m, device=args.device)
-        total += seconds(lambda s=scores, b=batch: decoder.decode(s, b[6]), args.device)
+        scores = torch.randn(*batch[0].shape, m, m, device=device)
+        total += seconds(lambda s=scores, b=batch: decoder.decode(s, b[6]), device)
     table['  decoding, % of the time'] = 100 * total / whole
 
-    tagger = Tagger(model, maps, 'ner', args.device)
+    tagger = Tagger(model, maps, 'ner', device)
     lines = [' '.join(sentence) for sentence in words]
-    whole = seconds(
+    whole, rate = timed_beside_matmul(
         lambda: tagger.tag(
             [[word.group() for word in tokenize(line)] for line in lines], args.eval_batch_size
         ),
-        args.device,
+        device,
     )
     table['tagging raw text, words/s'] = sum(map(len, words)) / whole
-    table['  its share of the matmul rate, %'] = 100 * flops / whole / rate
+    table['  share of that matmul rate, %'] = 100 * flops / whole / rate
 
 
 def measure(args, sentences):
@@ -297,13 +316,12 @@ def measure(args, sentences):
         **SIZES,
     ).to(args.device)
     model.fine_tune_word_embeddings(False)
-    table['matmul, GFLOP/s'] = (rate := matmul_rate(args.device)) / 1e9
     loaders = [
         make_loader(words, tags, maps, args, size)
         for size in (args.batch_size, args.eval_batch_size)
     ]
-    measure_training(model, loaders[0], maps, args, rate, table)
-    measure_tagging(model, loaders[1], maps, words, args, rate, table)
+    measure_training(model, loaders[0], maps, args, table)
+    measure_tagging(model, loaders[1], maps, words, args, table)
     table['peak memory, MB'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return table
 
