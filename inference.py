@@ -5,18 +5,27 @@
     echo "Dunston checks in." | python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar
 """
 
+import json
+import os
 import re
 import sys
+from collections import deque
+from functools import partial
+from itertools import accumulate, chain
+from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from datasets import SimilarLengthSampler, WCDataset, trim
 from models import LM_LSTM_CRF
-from utils import (ArgumentParser, InputError, convert_tags, create_input_tensors, device,
-                   find_entities, load_checkpoint, read_text, to_device)
+from utils import (ArgumentParser, InputError, check_tags, create_input_tensors, device,
+                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
+                   score_tags, to_device)
 
-# What is added to the score of an impossible transition; -inf would make gradients NaN
+# The score of an impossible transition; with -inf gradients would be NaN
 IMPOSSIBLE = -1e6
+# Longer sentences are tagged in pieces, and the model sees no more of a word
+LONGEST_SENTENCE, LONGEST_WORD = 1000, 100
 
 # A token is what the first of these lines to match takes
 TOKEN = re.compile(r"""
@@ -41,13 +50,22 @@ TOKEN = re.compile(r"""
 """, re.VERBOSE)
 
 
-def tokenize(text):
+def tokenize(text, pattern=TOKEN):
     """Split a sentence into words roughly as the Penn Treebank does (the lines of TOKEN say how).
 
     Returns:
-        The matches of TOKEN: word.group() is a word, word.start() and word.end() where it stands.
+        Matches: word.group() is a word, word.start() and word.end() are its place in the text.
     """
-    return list(TOKEN.finditer(text))
+    return list(pattern.finditer(text))
+
+
+# ---------------------------------------------------------------------------------------------
+# Decoding and probabilities
+# ---------------------------------------------------------------------------------------------
+
+def shown_as(tag):
+    """The IOB2 tag as which an IOBES tag is shown."""
+    return tag.replace('S-', 'B-', 1) if tag.startswith('S-') else re.sub('^E-', 'I-', tag)
 
 
 def legal_transitions(tag_map):
@@ -77,11 +95,11 @@ def legal_transitions(tag_map):
         must_go_on = iobes and previous[:2] in ('B-', 'I-')
         return same if goes_on else not must_go_on
 
-    return torch.tensor([[legal(previous, current) for current in tag_map] for previous in tag_map])
+    return torch.tensor([[legal(before, after) for after in tag_map] for before in tag_map])
 
 
 class ViterbiDecoder:
-    """Finds the best legal sequence of tags (the Viterbi algorithm).
+    """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     Args:
         tag_map: from create_maps.
@@ -90,38 +108,16 @@ class ViterbiDecoder:
     def __init__(self, tag_map):
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
         self.legal = legal_transitions(tag_map)
+        names = list(tag_map)
+        # (m, m), which tags are shown as the same IOB2 tag, and which go on an entity of the tag
+        shown = [shown_as(name) for name in names]
+        self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown])
+        self.goes_on = torch.tensor([[b[:2] in ('I-', 'E-') and a[1:] == b[1:] for b in names]
+                                     for a in names])
 
     def mask(self, scores):
         """Make what is impossible too improbable to be chosen: (N, L_w, m, m) -> the same."""
         return scores.masked_fill(~self.legal.to(scores.device), IMPOSSIBLE)
-
-    def decode(self, scores, lengths):
-        """Decode N sentences, in any order.
-
-        Args:
-            scores: from the CRF, (N, L_w, m, m).
-            lengths: numbers of words, with <end>, (N,).
-
-        Returns:
-            (N, L_w) LongTensor of tags, <end> at the last word and at the pads.
-        """
-        scores, lengths = self.mask(scores), lengths.to(scores.device)
-        # At the first word only the row of <start> counts
-        # (N, m)
-        cumulative = scores[:, 0, self.start]
-        backpointers = []
-        for t in range(1, scores.size(1)):
-            cumulative, backpointer = self.step(cumulative, scores[:, t])
-            backpointers.append(backpointer)
-        # Trace back from <end>; the tag before a pad is <end> as well
-        # (N,)
-        tag = torch.full_like(lengths, self.end)
-        tags = [tag]
-        for t in range(scores.size(1) - 1, 0, -1):
-            previous = backpointers[t - 1].gather(1, tag.unsqueeze(1)).squeeze(1)
-            tag = torch.where(t < lengths, previous, self.end)
-            tags.append(tag)
-        return torch.stack(tags[::-1], dim=1)
 
     def step(self, cumulative, scores):
         """Extend the best partial sequences by one word.
@@ -136,6 +132,90 @@ class ViterbiDecoder:
         # (N, m, 1) + (N, m, m) -> (N, m), over the previous tags
         return (cumulative.unsqueeze(2) + scores).max(dim=1)
 
+    def trellis(self, scores):
+        """All steps of masked scores (N, L_w, m, m).
+
+        Returns:
+            Two lists, for each word the cumulative scores and the backpointers, (N, m).
+        """
+        # At the first word only the row of <start> counts
+        cumulative = [scores[:, 0, self.start]]
+        backpointers = [torch.full_like(cumulative[0], self.start, dtype=torch.int64)]
+        for t in range(1, scores.size(1)):
+            best, previous = self.step(cumulative[-1], scores[:, t])
+            cumulative.append(best)
+            backpointers.append(previous)
+        return cumulative, backpointers
+
+    def decode(self, scores, lengths):
+        """Decode N sentences, in any order.
+
+        Args:
+            scores: from the CRF, (N, L_w, m, m).
+            lengths: numbers of words, with <end>, (N,).
+
+        Returns:
+            (N, L_w) LongTensor of tags, <end> at the last word and at the pads.
+        """
+        lengths = lengths.to(scores.device)
+        _, backpointers = self.trellis(self.mask(scores))
+        # Trace back from <end>; the tag before a pad is <end> as well
+        # (N,)
+        tag = torch.full_like(lengths, self.end)
+        tags = [tag]
+        for t in range(scores.size(1) - 1, 0, -1):
+            previous = backpointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
+            tag = torch.where(t < lengths, previous, self.end)
+            tags.append(tag)
+        return torch.stack(tags[::-1], dim=1)
+
+    def forward_backward(self, scores, lengths):
+        """Sum over all legal sequences up to, and from, each tag of each word.
+
+        Args:
+            scores, lengths: as for decode.
+
+        Returns:
+            forward, (N, L_w, m): log-sum-exp of the scores of the sequences that lead to a tag;
+            backward, (N, L_w, m): of those that lead on from it; log Z, (N,).
+        """
+        scores, lengths = self.mask(scores), lengths.to(scores.device).unsqueeze(1)
+        forward = [scores[:, 0, self.start]]
+        for t in range(1, scores.size(1)):
+            forward.append(log_sum_exp(forward[-1].unsqueeze(2) + scores[:, t], dim=1))
+        # Nothing leads on from <end>, the last tag
+        last = torch.full_like(forward[0], IMPOSSIBLE)
+        last[:, self.end] = 0
+        backward = [last]
+        for t in range(scores.size(1) - 1, 0, -1):
+            longer = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
+            backward.append(torch.where(t < lengths, longer, last))
+        forward, backward = torch.stack(forward, 1), torch.stack(backward[::-1], 1)
+        return forward, backward, log_sum_exp(forward[:, 0] + backward[:, 0], dim=1)
+
+    def marginals(self, forward, backward, log_z):
+        """P(tag at word | sentence), (N, L_w, m), from what forward_backward found."""
+        return (forward + backward - log_z[:, None, None]).exp()
+
+    def entity_probability(self, scores, forward, backward, log_z, tags, start, end):
+        """The probability of exactly one entity: that its words bear its tags and it ends there.
+
+        Args:
+            scores, forward, backward, log_z: masked scores and results of one sentence.
+            tags: the decoded tags of the sentence, (L_w,).
+            start, end: first word, last word + 1.
+        """
+        path = tags[start:end]
+        inside = scores[range(start + 1, end), path[:-1], path[1:]].sum()
+        # Whatever comes next, but not more of the same entity
+        after = scores[end, path[-1]] + backward[end]
+        after = after.masked_fill(self.goes_on[path[-1]], IMPOSSIBLE)
+        return (forward[start, path[0]] + inside + log_sum_exp(after, 0) - log_z).exp().item()
+
+
+# ---------------------------------------------------------------------------------------------
+# Tagging
+# ---------------------------------------------------------------------------------------------
 
 def run_model(model, batch):
     """Give a batch of a WCDataset to the model, whose forward says what comes back."""
@@ -150,45 +230,137 @@ def name_tags(tags, lengths, tag_map):
             for row, length in zip(tags.tolist(), lengths.tolist())]
 
 
+def word_spans(words):
+    """The first and last places of words in the text that they make with a space between them."""
+    ends = accumulate(len(word) + 1 for word in words)
+    return [(end - 1 - len(word), end - 1) for word, end in zip(words, ends)]
+
+
+def windows(sentences):
+    """Lists of 4,000 sentences (str or lists of words), or of fewer that are long."""
+    window, size = [], 0
+    for sentence in sentences:
+        window.append(sentence)
+        size += len(sentence)
+        if len(window) == 4000 or size > 1_000_000:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def similar_batches(sentences):
+    """Batches of sentences (lists of words) of similar length, as lists of indices.
+
+    A batch has up to 64 sentences, and fewer where they are long, so that memory is bounded.
+    """
+    sizes = [(len(words), sum(map(len, words))) for words in sentences]
+    batch = []
+    for i in sorted(range(len(sentences)), key=sizes.__getitem__):
+        if len(batch) == 64 or batch and (len(batch) + 1) * sum(sizes[i]) > 20_000:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one.
 
     Args:
         model: an LM_LSTM_CRF.
         maps: a dict of word_map, char_map and tag_map.
-        task: 'ner' or 'pos'.
+        arguments: the arguments with which it was trained.
         device: where the model is.
     """
 
-    def __init__(self, model, maps, task, device):
-        self.model, self.maps, self.task, self.device = model.eval(), maps, task, device
-        self.decoder = ViterbiDecoder(maps['tag_map'])
+    def __init__(self, model, maps, arguments, device):
+        self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
+        self.task, self.decoder = arguments['task'], ViterbiDecoder(maps['tag_map'])
 
-    @torch.inference_mode()
-    def tag(self, sentences, batch_size=64):
-        """Tag sentences.
+    def tag(self, sentences, probabilities=False, tokenizer=tokenize):
+        """Tag sentences, a window of them at a time, however many there are.
 
         Args:
-            sentences: a list of sentences, each a list of words.
+            sentences: an iterable of str, which are tokenized, or of lists of words.
+            probabilities: compute them?
+            tokenizer: a function like tokenize.
+
+        Yields:
+            For each sentence, in order, a dict: text; tokens, a list of str; tags, a list of str,
+            entities in IOB2; entities, a list of dicts of type, text, and start and end, its place
+            in the text; and, if asked for, probabilities of the tags, and of each entity.
+        """
+        for window in windows(sentences):
+            texts = [x if isinstance(x, str) else ' '.join(x) for x in window]
+            spans = [[word.span() for word in tokenizer(x)] if isinstance(x, str) else word_spans(x)
+                     for x in window]
+            tokens = [[text[a:b] for a, b in places] for text, places in zip(texts, spans)]
+            for result in zip(texts, spans, tokens, self.tag_words(tokens, probabilities)):
+                yield describe(*result)
+
+    def tag_words(self, sentences, probabilities):
+        """Tag lists of words, in pieces of up to LONGEST_SENTENCE.
 
         Returns:
-            For each sentence a list of tags; entities are in IOB2.
+            For each sentence tags, probabilities of the tags, and entities: (type, first word, last
+            word + 1, probability).
         """
-        tagged = [[] for _ in sentences]
-        filled = [i for i, words in enumerate(sentences) if words]
-        if not filled:
-            return tagged
-        tensors = create_input_tensors([sentences[i] for i in filled], None, **self.maps)
-        dataset = WCDataset(*to_device(tensors, self.device))
-        sampler = SimilarLengthSampler(dataset.wmap_lengths, dataset.cmap_lengths, batch_size)
-        for batch in sampler:
-            scores, _, _, lengths, word_sort_ind, char_sort_ind = run_model(
-                self.model, trim(dataset[batch]))
-            tags = name_tags(self.decoder.decode(scores, lengths), lengths, self.maps['tag_map'])
-            for row, row_tags in zip(char_sort_ind[word_sort_ind].tolist(), tags):
-                in_iob2 = convert_tags(row_tags, 'iob2') if self.task == 'ner' else row_tags
-                tagged[filled[batch[row]]] = in_iob2
-        return tagged
+        pieces = [(i, start) for i, words in enumerate(sentences)
+                  for start in range(0, len(words), LONGEST_SENTENCE)]
+        words = [[word[:LONGEST_WORD] for word in sentences[i][start:start + LONGEST_SENTENCE]]
+                 for i, start in pieces]
+        tagged = {}
+        for batch in similar_batches(words):
+            tagged.update(zip((pieces[i] for i in batch),
+                              self.tag_batch([words[i] for i in batch], probabilities)))
+        results = [([], [], []) for _ in sentences]
+        for i, start in pieces:
+            tags, tag_probabilities, entities = tagged[i, start]
+            results[i][0].extend(tags)
+            results[i][1].extend(tag_probabilities)
+            results[i][2].extend((name, start + a, start + b, p) for name, a, b, p in entities)
+        return results
+
+    @torch.inference_mode()
+    def tag_batch(self, sentences, probabilities):
+        """tag_words for a batch of sentences, all at once."""
+        batch = to_device(create_input_tensors(sentences, None, **self.maps), self.device)
+        scores, _, _, lengths, word_sort_ind, char_sort_ind = run_model(self.model, batch)
+        decoded = self.decoder.decode(scores, lengths)
+        rows = [([], [], [])] * len(sentences)
+        places = char_sort_ind[word_sort_ind].tolist()
+        if probabilities:
+            # On the host, in double precision
+            scores, decoded = self.decoder.mask(scores).double().cpu(), decoded.cpu()
+            sums = self.decoder.forward_backward(scores, lengths)
+            # The tags that are shown alike share a probability
+            shown = self.decoder.marginals(*sums) @ self.decoder.shown_alike.double()
+            shown = shown.gather(2, decoded.unsqueeze(2)).squeeze(2).tolist()
+        for n, tags in enumerate(name_tags(decoded, lengths, self.maps['tag_map'])):
+            entities = find_entities(tags) if self.task == 'ner' else []
+            p = [None] * len(entities)
+            if probabilities:
+                p = [self.decoder.entity_probability(
+                    scores[n], *(x[n] for x in sums), decoded[n], start, end)
+                    for _, start, end in entities]
+            rows[places[n]] = ([shown_as(tag) if self.task == 'ner' else tag for tag in tags],
+                               shown[n][:len(tags)] if probabilities else [],
+                               [(*entity, x) for entity, x in zip(entities, p)])
+        return rows
+
+
+def describe(text, spans, tokens, result):
+    """The dict that Tagger.tag yields, of what tag_words found in a sentence."""
+    tags, probabilities, entities = result
+    described = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
+    for name, first, last, probability in entities:
+        start, end = spans[first][0], spans[last - 1][1]
+        entity = {'type': name, 'text': text[start:end], 'start': start, 'end': end}
+        described['entities'].append(
+            entity if probability is None else {**entity, 'probability': probability})
+    return {**described, 'probabilities': probabilities} if probabilities else described
 
 
 def load_tagger(path, device='cpu'):
@@ -201,62 +373,208 @@ def load_tagger(path, device='cpu'):
     model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
     model.load_state_dict(checkpoint['model'])
     maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
-    return Tagger(model, maps, checkpoint['arguments']['task'], device)
+    return Tagger(model, maps, checkpoint['arguments'], device)
 
 
-def inline(words, tags, task):
+@torch.inference_mode()
+def explain(tagger, text, tokenizer=tokenize, most=5):
+    """Show the Viterbi trellis of one sentence, as the tutorial draws it.
+
+    Returns:
+        A table as a str: for each word its most likely tags, the score of the best sequence to
+        each, the tag before it there, and its probability; * marks the best path.
+    """
+    words = [word.group() for word in tokenizer(text)]
+    batch = create_input_tensors([words], None, **tagger.maps)
+    scores, _, _, lengths, _, _ = run_model(tagger.model, to_device(batch, tagger.device))
+    decoder, names = tagger.decoder, list(tagger.maps['tag_map'])
+    cumulative, backpointers = decoder.trellis(decoder.mask(scores))
+    best = decoder.decode(scores, lengths)[0]
+    marginals = decoder.marginals(*decoder.forward_backward(scores, lengths))[0]
+    lines = ['word                  tag                score  from            probability']
+    for t, word in enumerate([*words, '<end>']):
+        likely = marginals[t].topk(min(most, len(names))).indices.tolist() if t < len(words) else []
+        for tag in dict.fromkeys([best[t].item(), *likely]):
+            lines.append(f'{word:20.20} {"*" if tag == best[t] else " "}{names[tag]:15} '
+                         f'{cumulative[t][0, tag].item():8.2f}  '
+                         f'{names[backpointers[t][0, tag]]:15} {marginals[t, tag].item():11.4f}')
+            word = ''
+    return '\n'.join(lines)
+
+
+# ---------------------------------------------------------------------------------------------
+# The command line
+# ---------------------------------------------------------------------------------------------
+
+def read_lines(files):
+    """Read files, or standard input if there are none, line by line.
+
+    Yields:
+        Lines without their ends. What is not UTF-8 is replaced, with one warning.
+    """
+    warned = False
+    for name in files or ['standard input']:
+        try:
+            file = open(name, 'rb') if files else sys.stdin.buffer
+            size = Path(name).stat().st_size if files else None
+            # The bar is shown at a terminal only
+            with file, tqdm(total=size, unit='B', unit_scale=True, desc=name, leave=False,
+                            disable=None if files else True) as progress:
+                for number, line in enumerate(file, start=1):
+                    progress.update(len(line))
+                    try:
+                        text = line.decode('utf-8-sig' if number == 1 else 'utf-8')
+                    except UnicodeDecodeError:
+                        text = line.decode('utf-8', errors='replace')
+                        if not warned:
+                            print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
+                                  'replaced, here and in other lines', file=sys.stderr)
+                        warned = True
+                    yield text.removesuffix('\n').removesuffix('\r')
+        except OSError as error:
+            raise InputError(f'{name}: cannot be read: {error.strerror}') from None
+
+
+def ask():
+    """Ask for sentences at a terminal until it is closed."""
+    print('Type a sentence, or Ctrl-D to end.')
+    while True:
+        try:
+            yield input('> ')
+        except EOFError:
+            return
+
+
+def read_rows(lines):
+    """Gather the rows of each sentence of a file in CoNLL format, as a list of str."""
+    rows = []
+    for line in chain(lines, ['']):
+        if line.strip(' \t') and not re.match(r'-DOCSTART-([ \t]|$)', line):
+            rows.append(line.rstrip(' \t'))
+        elif rows:
+            yield rows
+            rows = []
+
+
+def columns(tagged, words, places):
+    """The rows of a table of words, tags and, if there are any, probabilities."""
+    shown = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
+    return zip(*filter(None, (words, tagged['tags'], shown)))
+
+
+def inline(tagged, task):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
     if task == 'pos':
-        return ' '.join(f'{word}/{tag}' for word, tag in zip(words, tags))
-    words = list(words)
-    for entity_type, start, end in find_entities(tags):
-        words[start] = f'[{entity_type} {words[start]}'
-        words[end - 1] += ']'
-    return ' '.join(words)
+        return ' '.join('/'.join(row) for row in columns(tagged, tagged['tokens'], places=2))
+    text, position, parts = tagged['text'], 0, []
+    for entity in tagged['entities']:
+        label = entity['type']
+        if 'probability' in entity:
+            label += f' {entity["probability"]:.2f}'
+        parts += [text[position:entity['start']], f'[{label} {entity["text"]}]']
+        position = entity['end']
+    return ''.join([*parts, text[position:]])
 
 
-def read_sentences(arguments):
-    """The sentences to tag: from --text, files, or standard input, asked for at a terminal."""
+def conll(tagged, rows):
+    """Write a tagged sentence in columns, after those that it came with."""
+    separator = '\t' if rows and '\t' in rows[0] else ' '
+    table = columns(tagged, rows or tagged['tokens'], places=4)
+    return ''.join(f'{separator.join(row)}\n' for row in table)
+
+
+def tag_and_print(tagger, arguments):
+    """Tag what the command line names, and print it as it comes."""
+    tokenizer = partial(tokenize, pattern=re.compile(r'\S+')) if arguments.tokenized else tokenize
+    waiting = deque()
+    interactive = not arguments.files and arguments.text is None and sys.stdin.isatty()
     if arguments.text is not None:
-        yield from arguments.text.split('\n')
-    elif arguments.files:
-        for file in arguments.files:
-            yield from read_text(file).removesuffix('\n').split('\n')
-    elif sys.stdin.isatty():
-        print('Type a sentence, or Ctrl-D to end.')
-        while True:
-            try:
-                yield input('> ')
-            except EOFError:
-                return
+        lines = arguments.text.split('\n')
     else:
-        for line in sys.stdin:
-            yield line.rstrip('\n')
+        lines = ask() if interactive else read_lines(arguments.files)
+    if arguments.explain:
+        for line in lines:
+            print(explain(tagger, line, tokenizer))
+        return
+
+    def sentences():
+        for rows in read_rows(lines):
+            waiting.append(rows)
+            yield [re.split('[ \t]', row, maxsplit=1)[0] for row in rows]
+
+    probabilities = arguments.probabilities or arguments.output_format == 'jsonl'
+    source = sentences() if arguments.format == 'conll' else lines
+    # At a terminal each sentence is answered at once
+    for some in ([line] for line in source) if interactive else [source]:
+        for tagged in tagger.tag(some, probabilities, tokenizer):
+            rows = waiting.popleft() if waiting else None
+            if arguments.output_format == 'inline':
+                print(inline(tagged, tagger.task))
+            elif arguments.output_format == 'conll':
+                print(conll(tagged, rows))
+            else:
+                print(json.dumps(tagged, ensure_ascii=False))
+
+
+def evaluate(tagger, files, tag_column=None):
+    """Score the tagger on labelled files, as train.py does at its end."""
+    scheme = tagger.arguments['tag_scheme']
+    column = tagger.arguments['tag_column'] if tag_column is None else tag_column
+    for file in files:
+        words, tags = read_corpus(file, tagger.task, column, scheme)
+        check_tags(file, tags, tagger.maps['tag_map'].__contains__,
+                   'a tag that the checkpoint knows')
+        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
+        print(f'{file}:')
+        print_scores(score_tags(tags, predicted, tagger.task))
 
 
 def parse_arguments(argv):
     """The command line, as a namespace."""
     parser = ArgumentParser(
-        description='Tag sentences, one a line, with a model that train.py has trained.')
-    parser.add_argument('checkpoint', help='a checkpoint of train.py')
-    parser.add_argument('files', nargs='*', help='text files (default: standard input)')
-    parser.add_argument('--text', help='a sentence to tag')
-    parser.add_argument('--device', type=device, help='cpu or cuda (default: %(default)s)',
-                        default='cuda' if torch.cuda.is_available() else 'cpu')
-    return parser.parse_args(argv)
+        usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
+        description='Tag sentences with a model that train.py has trained. Sentences of more than '
+        f'{LONGEST_SENTENCE:,} words are tagged in pieces, and of words of more than '
+        f'{LONGEST_WORD} characters the model sees the first {LONGEST_WORD}.')
+    add = parser.add_argument
+    add('checkpoint', help='a checkpoint of train.py')
+    add('files', nargs='*', help='files to tag (default: standard input)')
+    add('--text', help='a sentence to tag')
+    add('--format', choices=('text', 'conll'), default='text',
+        help='one sentence a line, or words in the first of several columns (default: text)')
+    add('--tokenized', action='store_true', help='words are what stands between white space')
+    add('--output_format', choices=('inline', 'conll', 'jsonl'), default='inline',
+        help='for people, in columns, or as JSON with places in the line (default: inline)')
+    add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
+    add('--evaluate', action='store_true', help='score the model on the files, which are labelled')
+    add('--tag_column', type=number(int, 0), help="the labels' column (default: as in training)")
+    add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
+    add('--device', type=device, help='cpu or cuda (default: %(default)s)',
+        default='cuda' if torch.cuda.is_available() else 'cpu')
+    # Files may also stand behind the arguments
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv=None):
-    """Tag what the command line says and print it."""
+    """Do what the command line says; return the exit status."""
+    torch.set_float32_matmul_precision('high')
+    sys.stdout.reconfigure(encoding='utf-8', errors='replace')
     try:
         arguments = parse_arguments(argv)
         tagger = load_tagger(arguments.checkpoint, arguments.device)
-        for line in read_sentences(arguments):
-            words = [word.group() for word in tokenize(line)]
-            print(inline(words, tagger.tag([words])[0], tagger.task))
-        return 0
+        if arguments.evaluate:
+            evaluate(tagger, arguments.files, arguments.tag_column)
+        else:
+            tag_and_print(tagger, arguments)
+        sys.stdout.flush()
     except InputError as error:
         return f'error: {error}'
+    except BrokenPipeError:
+        # The reader, head for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == '__main__':

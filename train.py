@@ -9,7 +9,6 @@ All that one might want to change stands here, in add_arguments.
 
 import argparse
 import csv
-import re
 import sys
 import time
 from itertools import chain
@@ -21,11 +20,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import SimilarLengthSampler, WCDataset, trim
-from inference import ViterbiDecoder, inline, load_tagger, name_tags, run_model
+from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags, run_model
 from models import LM_LSTM_CRF, ViterbiLoss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
-                   bad_row, clip_gradient, convert_tags, create_input_tensors, create_maps, device,
-                   find_entities, load_checkpoint, load_embeddings, number, print_scores,
+                   check_tags, clip_gradient, create_input_tensors, create_maps, device,
+                   find_entities, load_checkpoint, load_embeddings, number, read_corpus,
                    read_embeddings, read_words_tags, save_checkpoint, score_tags, to_device)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
@@ -146,32 +145,6 @@ def parse_arguments(argv):
 # ---------------------------------------------------------------------------------------------
 # Data
 # ---------------------------------------------------------------------------------------------
-
-def read_corpus(file, args):
-    """Read a labelled file for the task: words as they are written, entity tags in --tag_scheme.
-
-    Raises:
-        InputError: see read_words_tags; or the column holds no such tags.
-    """
-    words, tags = read_words_tags(file, args.tag_column, caseless=False)
-    if set(chain.from_iterable(tags)) == {'-'}:
-        raise bad_row(file, 0, f"a tag in column {args.tag_column} (that column has only '-')")
-    pattern = r'O|[BIES]-.+' if args.task == 'ner' else r'(?!<start>$|<end>$).+'
-    check_tags(file, tags, lambda tag: re.fullmatch(pattern, tag),
-               f"{'an entity' if args.task == 'ner' else 'a'} tag in column {args.tag_column}")
-    if args.task == 'ner':
-        tags = [convert_tags(sentence, args.tag_scheme) for sentence in tags]
-    return words, tags
-
-
-def check_tags(file, tags, is_valid, expected):
-    """Refuse a file whose tags are not all valid, naming the first line with one that is not."""
-    wrong = {tag for tag in set(chain.from_iterable(tags)) if not is_valid(tag)}
-    if wrong:
-        flat = list(chain.from_iterable(tags))
-        row = next(i for i, tag in enumerate(flat) if tag in wrong)
-        raise bad_row(file, row, f'{expected} instead of {flat[row]!r}')
-
 
 def make_maps(train_words, tags, args):
     """Make the maps.
@@ -421,19 +394,19 @@ def keep_old_files(folder, checkpoint):
 def score_test_file(args, best_checkpoint):
     """Score the best checkpoint on the test file and show two of its sentences."""
     tagger = load_tagger(best_checkpoint, args.device)
-    words, tags = read_corpus(args.test_file, args)
-    predicted = tagger.tag(words)
-    print(f'{args.test_file}, tagged by {best_checkpoint}:')
-    print_scores(score_tags(tags, predicted, args.task))
-    for sentence, sentence_tags in zip(words[:2], predicted):
-        print(inline(sentence, sentence_tags, args.task))
+    print(f'tagged by {best_checkpoint}:')
+    evaluate(tagger, [args.test_file], args.tag_column)
+    words, _ = read_words_tags(args.test_file, args.tag_column, caseless=False)
+    for tagged in tagger.tag(words[:2]):
+        print(inline(tagged, args.task))
 
 
 def run(args, checkpoint):
     """Train as the arguments say; return the exit status."""
     # A GPU then multiplies matrices in TF32, which is several times as fast
     torch.set_float32_matmul_precision('high')
-    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args)
+    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args.task, args.tag_column,
+                                 args.tag_scheme)
                for name in ('train', 'val', 'test') if getattr(args, f'{name}_file') is not None}
     model, maps, state = (start(args, corpora) if checkpoint is None
                           else go_on(args, corpora, checkpoint))

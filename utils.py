@@ -191,6 +191,30 @@ def all_tags(entity_types, scheme):
     return ['O', *(f'{prefix}-{name}' for name in entity_types for prefix in prefixes)]
 
 
+def read_corpus(file, task, tag_column, tag_scheme):
+    """Read a labelled file for a task: words as they are written, entity tags in tag_scheme.
+
+    Raises:
+        InputError: see read_words_tags; or the column holds no such tags.
+    """
+    words, tags = read_words_tags(file, tag_column, caseless=False)
+    if set(chain.from_iterable(tags)) == {'-'}:
+        raise bad_row(file, 0, f"a tag in column {tag_column} (that column has only '-')")
+    pattern = r'O|[BIES]-.+' if task == 'ner' else r'(?!<start>$|<end>$).+'
+    check_tags(file, tags, lambda tag: re.fullmatch(pattern, tag),
+               f"{'an entity' if task == 'ner' else 'a'} tag in column {tag_column}")
+    return words, [convert_tags(row, tag_scheme) for row in tags] if task == 'ner' else tags
+
+
+def check_tags(file, tags, is_valid, expected):
+    """Refuse a file whose tags are not all valid, naming the first line with one that is not."""
+    wrong = {tag for tag in set(chain.from_iterable(tags)) if not is_valid(tag)}
+    if wrong:
+        flat = list(chain.from_iterable(tags))
+        row = next(i for i, tag in enumerate(flat) if tag in wrong)
+        raise bad_row(file, row, f'{expected} instead of {flat[row]!r}')
+
+
 # ---------------------------------------------------------------------------------------------
 # Maps and the eight tensors
 # ---------------------------------------------------------------------------------------------

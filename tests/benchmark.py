@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from inference import Tagger, ViterbiDecoder, tokenize  # noqa: E402
+from inference import Tagger, ViterbiDecoder  # noqa: E402
 from models import LM_LSTM_CRF, ViterbiLoss  # noqa: E402
 from train import make_loader, train, validate  # noqa: E402
 from utils import (  # noqa: E402
@@ -282,14 +282,9 @@ def measure_tagging(model, loader, maps, words, args, table):
         total += seconds(lambda s=scores, b=batch: decoder.decode(s, b[6]), device)
     table['  decoding, % of the time'] = 100 * total / whole
 
-    tagger = Tagger(model, maps, 'ner', device)
+    tagger = Tagger(model, maps, {'task': 'ner'}, device)
     lines = [' '.join(sentence) for sentence in words]
-    whole, rate = timed_beside_matmul(
-        lambda: tagger.tag(
-            [[word.group() for word in tokenize(line)] for line in lines], args.eval_batch_size
-        ),
-        device,
-    )
+    whole, rate = timed_beside_matmul(lambda: list(tagger.tag(lines)), device)
     table['tagging raw text, words/s'] = sum(map(len, words)) / whole
     table['  share of that matmul rate, %'] = 100 * flops / whole / rate
 

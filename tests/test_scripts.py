@@ -13,7 +13,8 @@ from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
 
 import inference
 import train
-from inference import load_tagger, tokenize
+from inference import load_tagger
+from utils import convert_tags, read_corpus
 
 
 @pytest.fixture(scope='module')
@@ -83,13 +84,15 @@ def test_checkpoint_loads_safely_and_knows_its_maps(folder):
         'O',
         *(f'{p}-{t}' for p in 'BIES' for t in ('PER', 'LOC')),
     }
-    assert tagger.tag(
-        [[], ['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['\u5317', '\U0001f600']]
-    )[:2] == [[], ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']]
+    words = [[], ['Amara', 'Okafor', 'flew', 'to', 'Oslo', '.'], ['\u5317', '\U0001f600']]
+    assert [tagged['tags'] for tagged in tagger.tag(words)][:2] == [
+        [],
+        ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O'],
+    ]
 
 
 def test_tagging_text_files_and_standard_input(folder, tmp_path):
-    expected = '[PER Dunston] checks in\n\n[PER Amara Okafor] flew to [LOC Oslo] .\n'
+    expected = '[PER Dunston] checks in\n\n[PER Amara Okafor] flew to [LOC Oslo].\n'
     text = 'Dunston checks in\n\nAmara Okafor flew to Oslo.\n'
     (tmp_path / 'text.txt').write_text(text)
     for result in (
@@ -145,19 +148,11 @@ def test_one_seed_gives_one_model(tmp_path):
 
 
 @pytest.mark.parametrize('scheme', ['iob1', 'iob2', 'iobes'])
-def test_any_scheme_in_the_file_gives_iob2(tmp_path, scheme):
-    write_conll(
-        tmp_path / 'data.txt', [(words, train.convert_tags(tags, scheme)) for words, tags in PEOPLE]
-    )
-    args, _ = train.parse_arguments([str(x) for x in (*SMALL, *data_files(tmp_path))])
-    assert train.read_corpus(tmp_path / 'data.txt', args)[1][1] == [
-        'B-PER',
-        'E-PER',
-        'O',
-        'O',
-        'S-LOC',
-        'O',
-    ]
+def test_any_scheme_in_the_file_is_converted(tmp_path, scheme):
+    converted = [(words, convert_tags(tags, scheme)) for words, tags in PEOPLE]
+    file = write_conll(tmp_path / 'data.txt', converted)
+    tags = read_corpus(file, 'ner', tag_column=3, tag_scheme='iobes')[1]
+    assert tags[1] == ['B-PER', 'E-PER', 'O', 'O', 'S-LOC', 'O']
 
 
 def test_embeddings_expand_the_vocabulary(tmp_path):
@@ -258,7 +253,7 @@ def test_train_and_validate_from_python(tmp_path, capsys):
     assert train.main(arguments) == 0
     assert 'all tags' in capsys.readouterr().out
     args, _ = train.parse_arguments(arguments)
-    corpora = {name: train.read_corpus(tmp_path / 'data.txt', args) for name in ('train', 'val')}
+    corpora = dict.fromkeys(('train', 'val'), read_corpus(tmp_path / 'data.txt', 'ner', 3, 'iobes'))
     model, maps, _ = train.start(args, corpora)
     loader = train.make_loader(*corpora['train'], maps, args, batch_size=2)
     criterion = train.ViterbiLoss(maps['tag_map'])
@@ -419,38 +414,3 @@ def test_bad_input_to_tagging(folder, tmp_path):
         ((), 'the following arguments are required: checkpoint'),
     ]:
         assert_one_line(inference.main, arguments, message)
-
-
-# --- The tokenizer ---
-
-
-@pytest.mark.parametrize(
-    'text, tokens',
-    [
-        (
-            "Mr. O'Brien's dog can't, and won't, go.",
-            "Mr. O'Brien 's dog ca n't , and wo n't , go .",
-        ),
-        ('They cannot; we\u2019ll see.', 'They can not ; we \u2019ll see .'),
-        (
-            'J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington, D.C.',
-            'J. K. Lee met J.-P. Roux at 10:30 a.m. in Washington , D.C.',
-        ),
-        ('$3.5 million (US$5, \u00a3200) or 40%', '$ 3.5 million ( US$ 5 , \u00a3 200 ) or 40 %'),
-        ('Al-Ahly won 2-1 -- in N\u2019Djamena', 'Al-Ahly won 2-1 -- in N\u2019Djamena'),
-        ('20-year-old mid-1990s 1,600 1/2 -4 +.5', '20-year-old mid-1990s 1,600 1/2 -4 +.5'),
-        ('"Yes," she said... No. 5 is vitamin C.', '" Yes , " she said ... No. 5 is vitamin C .'),
-        ('see https://x.org/a?b=c, or www.y.net.', 'see https://x.org/a?b=c , or www.y.net .'),
-        ('mail a.b@c.org @me #tag AT&T U.S.-led', 'mail a.b@c.org @me #tag AT&T U.S.-led'),
-        ("Adams' '90s 'hello' rock'n'roll", "Adams ' '90s ' hello ' rock'n'roll"),
-        ('e\u0301te\u0301 \u5317\u4eac\u3002', 'e\u0301te\u0301 \u5317\u4eac \u3002'),
-    ],
-)
-def test_tokenizer(text, tokens):
-    assert [word.group() for word in tokenize(text)] == tokens.split(' ')
-
-
-def test_tokenizer_loses_nothing():
-    text = ''.join(map(chr, range(32, 0x3000)))
-    joined = ''.join(word.group() for word in tokenize(text))
-    assert joined == ''.join(text.split())
