@@ -298,7 +298,7 @@ class Tagger:
                      for x in window]
             tokens = [[text[a:b] for a, b in places] for text, places in zip(texts, spans)]
             for result in zip(texts, spans, tokens, self.tag_words(tokens, probabilities)):
-                yield describe(*result)
+                yield describe(*result, probabilities)
 
     def tag_words(self, sentences, probabilities):
         """Tag lists of words, in pieces of up to LONGEST_SENTENCE.
@@ -351,16 +351,19 @@ class Tagger:
         return rows
 
 
-def describe(text, spans, tokens, result):
+def describe(text, spans, tokens, result, probabilities):
     """The dict that Tagger.tag yields, of what tag_words found in a sentence."""
-    tags, probabilities, entities = result
+    tags, tag_probabilities, entities = result
     described = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
     for name, first, last, probability in entities:
         start, end = spans[first][0], spans[last - 1][1]
         entity = {'type': name, 'text': text[start:end], 'start': start, 'end': end}
-        described['entities'].append(
-            entity if probability is None else {**entity, 'probability': probability})
-    return {**described, 'probabilities': probabilities} if probabilities else described
+        if probabilities:
+            entity['probability'] = probability
+        described['entities'].append(entity)
+    if probabilities:
+        described['probabilities'] = tag_probabilities
+    return described
 
 
 def load_tagger(path, device='cpu'):
@@ -417,9 +420,10 @@ def read_lines(files):
         try:
             file = open(name, 'rb') if files else sys.stdin.buffer
             size = Path(name).stat().st_size if files else None
-            # The bar is shown at a terminal only
+            # The bar is for a terminal that does not also show the output
+            hidden = True if not files or sys.stdout.isatty() else None
             with file, tqdm(total=size, unit='B', unit_scale=True, desc=name, leave=False,
-                            disable=None if files else True) as progress:
+                            disable=hidden) as progress:
                 for number, line in enumerate(file, start=1):
                     progress.update(len(line))
                     try:
@@ -450,7 +454,7 @@ def read_rows(lines):
     rows = []
     for line in chain(lines, ['']):
         if line.strip(' \t') and not re.match(r'-DOCSTART-([ \t]|$)', line):
-            rows.append(line.rstrip(' \t'))
+            rows.append(line.strip(' \t'))
         elif rows:
             yield rows
             rows = []
@@ -493,7 +497,7 @@ def tag_and_print(tagger, arguments):
     else:
         lines = ask() if interactive else read_lines(arguments.files)
     if arguments.explain:
-        for line in lines:
+        for line in filter(str.strip, lines):
             print(explain(tagger, line, tokenizer))
         return
 
@@ -562,6 +566,8 @@ def main(argv=None):
     try:
         arguments = parse_arguments(argv)
         tagger = load_tagger(arguments.checkpoint, arguments.device)
+        if arguments.evaluate and not arguments.files:
+            raise InputError('--evaluate: expected labelled files, found none')
         if arguments.evaluate:
             evaluate(tagger, arguments.files, arguments.tag_column)
         else:
