@@ -8,7 +8,10 @@ All that one might want to change stands here, in add_arguments.
 """
 
 import argparse
+import contextlib
 import csv
+import math
+import signal
 import sys
 import time
 from itertools import chain
@@ -31,6 +34,8 @@ SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
 BEST_CHECKPOINT = f'BEST_{CHECKPOINT}'
 LOG = 'training_log.csv'
+# Signals that ask to stop
+INTERRUPTS = []
 # What may be given anew beside --checkpoint; all else is part of what was learned
 CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
               'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
@@ -254,8 +259,43 @@ def train(train_loader, model, crf_criterion, optimizer, args, epoch):
         optimizer.step()
         # To show a loss, the host has to wait for a GPU
         if step % 50 == 0:
+            check_loss(float(loss.detach()), epoch, step)
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
+        if INTERRUPTS:
+            raise Interrupted
+    check_loss(float(lm_losses.avg + vb_losses.avg), epoch, step)
     return float(lm_losses.avg), float(vb_losses.avg)
+
+
+def check_loss(loss, epoch, step):
+    """Stop training when a loss is no longer a number."""
+    if not math.isfinite(loss):
+        raise InputError(f'epoch {epoch}, by step {step}: the loss is {loss}; try a smaller --lr '
+                         'or --grad_clip (checkpoints of earlier epochs are as they were)')
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came, and the batch that was under way is done."""
+
+
+def interrupt(number, _frame):
+    """Note a signal; a second one stops at once."""
+    if INTERRUPTS:
+        raise KeyboardInterrupt
+    INTERRUPTS.append(number)
+
+
+@contextlib.contextmanager
+def stopping_between_batches():
+    """Let Ctrl-C and SIGTERM stop training only after the batch that is under way."""
+    INTERRUPTS.clear()
+    old = [(number, signal.signal(number, interrupt))
+           for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)
 
 
 @torch.inference_mode()
@@ -345,6 +385,7 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
         lm_loss, vb_loss = train(loaders[0], model, crf_criterion, optimizer, args, state['epoch'])
         val_loss, scores = validate(loaders[1], model, crf_criterion, vb_decoder, maps['tag_map'],
                                     args.task)
+        check_loss(val_loss, state['epoch'], len(loaders[0]))
         figures = {name: scores[name] for name in ('macro_f1', 'entity_f1', 'accuracy')
                    if name in scores}
         row = {'epoch': state['epoch'], 'lm_loss': lm_loss, 'viterbi_loss': vb_loss,
@@ -430,11 +471,15 @@ def run(args, checkpoint):
         raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
     status = 0
     try:
-        train_epochs(model, maps, optimizer, loaders, state, args)
-    except KeyboardInterrupt:
-        print('stopped')
-        status = 130
-    if args.test_file is not None and (folder / BEST_CHECKPOINT).exists():
+        with stopping_between_batches():
+            train_epochs(model, maps, optimizer, loaders, state, args)
+    except Interrupted:
+        status = 128 + INTERRUPTS[0]
+        print(f'stopped in epoch {state["epoch"]}', end='; ')
+        print(f'to go on: python train.py --checkpoint {folder / CHECKPOINT}'
+              if state['epoch'] else 'there is no checkpoint yet', flush=True)
+    if (status != 128 + signal.SIGTERM and args.test_file is not None
+            and (folder / BEST_CHECKPOINT).exists()):
         score_test_file(args, folder / BEST_CHECKPOINT)
     return status
 
@@ -445,6 +490,8 @@ def main(argv=None):
         return run(*parse_arguments(argv))
     except InputError as error:
         return f'error: {error}'
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ The comments follow one sentence, `dunston checks in`, tagged tag_2, tag_3, tag_
 
 import argparse
 import gzip
+import hashlib
 import os
 import re
 from collections import Counter
@@ -20,6 +21,8 @@ import torch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 CHECKPOINT_FORMAT = 1
+# A longer sentence is usually a forgotten blank line, and would make every padded tensor as long
+MOST_WORDS, MOST_CHARS = 1000, 10_000
 
 
 class InputError(Exception):
@@ -93,7 +96,7 @@ def read_words_tags(file, tag_ind, caseless=True):
         words and tags: for each sentence, a list of str.
 
     Raises:
-        InputError: no sentence, or a row with too few columns.
+        InputError: no sentence, one that is longer than any real one, or too few columns.
     """
     # Each step runs over the whole text at once and leaves the number of lines as it is
     text = re.sub(r'(?m)^-DOCSTART-(?:[ \t].*)?$', '', read_text(file))
@@ -113,6 +116,9 @@ def read_words_tags(file, tag_ind, caseless=True):
             raise bad_row(file, sum(map(len, words)) + short,
                           f'at least {tag_ind + 1} columns') from None
         words.append([row[0] for row in rows])
+        if len(rows) > MOST_WORDS or sum(map(len, words[-1])) > MOST_CHARS:
+            raise bad_row(file, sum(map(len, words[:-1])), f'at most {MOST_WORDS:,} words and '
+                          f'{MOST_CHARS:,} characters in the sentence that begins here')
     if caseless:
         words = [[word.lower() for word in sentence] for sentence in words]
     return words, tags
@@ -599,6 +605,27 @@ class AverageMeter:
 # Checkpoints
 # ---------------------------------------------------------------------------------------------
 
+def checksum(value):
+    """SHA-256 of a checkpoint: of tensors, plain values, and lists, tuples and dicts of them."""
+    digest = hashlib.sha256()
+
+    def add(value):
+        if isinstance(value, dict):
+            value = list(value.items())
+        if isinstance(value, list | tuple):
+            digest.update(f'{len(value)} values'.encode())
+            for item in value:
+                add(item)
+        elif isinstance(value, torch.Tensor):
+            digest.update(f'{value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(value.detach().cpu().reshape(-1).numpy())
+        else:
+            digest.update(repr(value).encode())
+
+    add(value)
+    return digest.hexdigest()
+
+
 def save_checkpoint(path, model, optimizer, maps, state):
     """Save what is needed to tag, and to go on training exactly where it stopped.
 
@@ -617,6 +644,7 @@ def save_checkpoint(path, model, optimizer, maps, state):
     checkpoint = {**state, 'format': CHECKPOINT_FORMAT, 'model': model.state_dict(),
                   'optimizer': optimizer.state_dict(), 'rng_state': torch.get_rng_state(),
                   **{name: '\n'.join(names) for name, names in maps.items()}}
+    checkpoint['checksum'] = checksum(checkpoint)
     temporary = Path(f'{path}.tmp')
     try:
         with open(temporary, 'wb') as file:
@@ -645,6 +673,8 @@ def load_checkpoint(path, device):
         raise InputError(f'{path}: expected a checkpoint of train.py, found another file') from None
     if found != CHECKPOINT_FORMAT:
         raise InputError(f'{path}: expected format {CHECKPOINT_FORMAT}, found {found!r}')
+    if checkpoint.pop('checksum', None) != checksum(checkpoint):
+        raise InputError(f'{path}: expected a whole checkpoint, found a damaged one')
     for name in ('word_map', 'char_map', 'tag_map'):
         checkpoint[name] = number_from_0(checkpoint[name].split('\n'))
     return checkpoint

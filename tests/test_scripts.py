@@ -2,6 +2,7 @@
 
 import csv
 import math
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
 import inference
 import train
 from inference import load_tagger
-from utils import convert_tags, read_corpus
+from utils import InputError, checksum, convert_tags, load_checkpoint, read_corpus
 
 
 @pytest.fixture(scope='module')
@@ -223,26 +224,86 @@ def test_early_stopping(tmp_path):
     assert 'epoch 3:' in result.stdout and 'epoch 4:' not in result.stdout
 
 
-def test_ctrl_c_scores_the_best_checkpoint(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupts_say_how_to_go_on(tmp_path, number):
     write_conll(tmp_path / 'data.txt', PEOPLE * 20)
-    command = [
-        sys.executable,
-        ROOT / 'train.py',
-        *SMALL,
-        *data_files(tmp_path),
-        '--output_dir',
-        tmp_path,
-        '--patience',
-        200,
-    ]
+    command = [sys.executable, ROOT / 'train.py', *SMALL, *data_files(tmp_path)]
+    command += ['--output_dir', tmp_path, '--patience', 200]
     process = subprocess.Popen([str(x) for x in command], stdout=subprocess.PIPE, text=True)
     while not (tmp_path / 'training_log.csv').exists():
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130
-    assert 'stopped' in output and 'all tags: accuracy' in output
+    assert process.returncode == 128 + number
+    assert f'to go on: python train.py --checkpoint {tmp_path / LATEST}' in output
+    # Ctrl-C leaves time for the test file, SIGTERM does not
+    assert ('all tags: accuracy' in output) == (number == signal.SIGINT)
+
+
+def test_a_loss_that_is_no_number_stops_training(tmp_path, capsys):
+    write_conll(tmp_path / 'data.txt', PEOPLE)
+    arguments = [*SMALL, *data_files(tmp_path), '--output_dir', tmp_path]
+    assert train.main([str(x) for x in (*arguments, '--epochs', 1)]) == 0
+    before = (tmp_path / LATEST).read_bytes()
+    arguments = ['--checkpoint', tmp_path / LATEST, '--epochs', 9, '--lr', 1e30]
+    arguments += ['--grad_clip', 1e30, '--batch_size', 1]
+    message = train.main([str(x) for x in arguments])
+    assert 'epoch 1, by step' in message and 'try a smaller --lr' in message
+    assert (tmp_path / LATEST).read_bytes() == before
+
+
+def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(tmp_path, request):
+    rounds = 30 if request.config.getoption('--long') else 3
+    write_conll(tmp_path / 'data.txt', PEOPLE * 8)
+    options = (*SMALL, '--dropout', 0.5, *data_files(tmp_path), '--epochs', 12, '--patience', 12)
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    run_script('train.py', *options, '--output_dir', whole)
+    generator = random.Random(0)
+    for _ in range(rounds):
+        resume = ('--checkpoint', parts / LATEST) if (parts / LATEST).exists() else options
+        command = [sys.executable, ROOT / 'train.py', *resume, '--output_dir', parts]
+        process = subprocess.Popen(
+            [str(x) for x in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        # The first line comes when training begins
+        process.stdout.readline()
+        time.sleep(generator.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+    resume = ('--checkpoint', parts / LATEST) if (parts / LATEST).exists() else options
+    result = run_script('train.py', *resume, '--output_dir', parts)
+    assert result.returncode == 0, result.stderr
+    for name in (LATEST, BEST):
+        one, other = (torch.load(run / name, weights_only=True) for run in (whole, parts))
+        assert all(torch.equal(one['model'][key], other['model'][key]) for key in one['model'])
+        assert one['best_score'] == other['best_score']
+    logs = [list(csv.reader((run / 'training_log.csv').open())) for run in (whole, parts)]
+    # The last column says how many seconds it took
+    assert [row[:-1] for row in logs[0]] == [row[:-1] for row in logs[1]]
+
+
+def test_a_damaged_checkpoint_is_refused_or_right(folder, tmp_path):
+    data = (folder / BEST).read_bytes()
+    right = torch.load(folder / BEST, weights_only=True)['checksum']
+    path = tmp_path / 'damaged.pth.tar'
+    generator = random.Random(0)
+    damaged = [data[:size] for size in range(0, len(data), 1000)]
+    for _ in range(100):
+        position = generator.randrange(len(data))
+        damaged.append(data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            checkpoint = load_checkpoint(path, 'cpu')
+            for name in ('word_map', 'char_map', 'tag_map'):
+                checkpoint[name] = '\n'.join(checkpoint[name])
+            assert checksum(checkpoint) == right
+        except InputError as error:
+            refused += 1
+            assert str(path) in str(error) and '\n' not in str(error)
+    assert refused > len(data) // 1000
 
 
 def test_train_and_validate_from_python(tmp_path, capsys):

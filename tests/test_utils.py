@@ -79,6 +79,14 @@ def test_reader_names_file_and_line(tmp_path, data, message):
     assert str(error.value) == f'{file}{", " if "line" in message else ": "}{message}'
 
 
+@pytest.mark.parametrize('rows', ['a X\n' * 1001, 'a X\n' + 'b' * 10_000 + ' X\n'])
+def test_a_forgotten_blank_line_is_noticed(tmp_path, rows):
+    file = tmp_path / 'file.txt'
+    file.write_text('a X\n\n' + rows)
+    with pytest.raises(InputError, match='line 3: expected at most 1,000 words and 10,000'):
+        read_words_tags(file, 1)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match='nowhere.txt: cannot be read: No such file'):
         read_words_tags(tmp_path / 'nowhere.txt', 1)
@@ -386,3 +394,47 @@ def test_clip_gradient():
 def test_log_sum_exp():
     tensor = torch.tensor([[1000.0, 1000.0], [0.0, -1000.0]])
     assert utils.log_sum_exp(tensor, 1).tolist() == pytest.approx([1000 + np.log(2), 0])
+
+
+# --- Whatever stands in a file, it is read or refused, with one line ---
+
+ROWS = st.lists(
+    st.sampled_from(['a X', 'b\tY', '', ' ', '-DOCSTART- X', 'c', '\ufeffd X', '\r', '\x00 X']),
+    max_size=8,
+)
+
+
+@given(ROWS, st.sampled_from(['\n', '\r\n']), st.binary(max_size=3))
+def test_any_conll_file_is_read_or_refused(tmp_path_factory, rows, end, junk):
+    file = tmp_path_factory.mktemp('fuzz') / 'file.txt'
+    file.write_bytes(end.join(rows).encode() + junk)
+    try:
+        words, tags = read_words_tags(file, 1)
+    except InputError as error:
+        assert str(error).startswith(str(file)) and '\n' not in str(error)
+    else:
+        assert words and all(map(len, words)) and [*map(len, words)] == [*map(len, tags)]
+        assert all(word and not set(word) & set(' \t\n') for row in words + tags for word in row)
+
+
+FIELDS = st.sampled_from(['a', '\u5317', '1', '-2.5', '3e-2', 'nan', '1e99', '', '\xa0', '2 2'])
+
+
+@given(st.lists(st.lists(FIELDS, max_size=4).map(' '.join), max_size=6), st.binary(max_size=3))
+def test_any_embedding_file_is_read_or_refused(tmp_path_factory, rows, junk):
+    file = tmp_path_factory.mktemp('fuzz') / 'vectors.txt'
+    file.write_bytes('\n'.join(rows).encode() + junk)
+    try:
+        embeddings, new_map, _ = load_embeddings(file, {'<pad>': 0, 'a': 1, '<end>': 2, '<unk>': 3})
+    except InputError as error:
+        assert str(error).startswith(str(file)) and '\n' not in str(error)
+    else:
+        assert len(embeddings) == len(new_map) and torch.isfinite(embeddings).all()
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_pass_for_a_checkpoint(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp('fuzz') / 'model.pth.tar'
+    file.write_bytes(data)
+    with pytest.raises(InputError, match='expected a checkpoint of train.py'):
+        utils.load_checkpoint(file, 'cpu')
