@@ -66,11 +66,14 @@ class SimilarLengthSampler(Sampler):
         wmap_lengths, cmap_lengths: numbers of words and of characters, (N,).
         batch_size: sentences in a list; the last list of an epoch may have fewer.
         seed: of the random order.
+        rank, processes: of several processes, each gets its share of batches that are as many times
+            as large. One whose share is empty gets a sentence to be idle with: `idle` is then True.
     """
 
-    def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0):
+    def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):
         self.wmap_lengths, self.cmap_lengths = wmap_lengths, cmap_lengths
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.batch_size, self.seed, self.epoch = batch_size * processes, seed, 0
+        self.rank, self.processes, self.idle = rank, processes, False
 
     def set_epoch(self, epoch):
         """Choose the epoch whose batches the next iteration gives."""
@@ -87,4 +90,6 @@ class SimilarLengthSampler(Sampler):
             order = order[lengths[order].argsort(stable=True)]
         batches = order.split(self.batch_size)
         for i in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[i].tolist()
+            share = batches[i][self.rank::self.processes].tolist()
+            self.idle = not share
+            yield share or batches[i][:1].tolist()

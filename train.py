@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import csv
 import math
+import os
 import signal
 import sys
 import time
@@ -18,7 +19,9 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -188,7 +191,7 @@ def make_loader(words, tags, maps, args, batch_size):
     tensors = to_device(create_input_tensors(words, tags, **maps), args.device)
     dataset = WCDataset(*tensors)
     sampler = SimilarLengthSampler(dataset.wmap_lengths, dataset.cmap_lengths, batch_size,
-                                   args.seed)
+                                   args.seed, *rank_and_processes())
     # The sampler gives lists, so that the dataset gives whole batches
     return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=trim)
 
@@ -228,6 +231,28 @@ def lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths):
                    (lm_f_scores, lm_b_scores), lm_targets(wmaps, lengths, lm_f_scores.size(2))))
 
 
+def rank_and_processes():
+    """This process's number, and how many of them train together."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def weigh(counts, device):
+    """What makes the mean over processes of their mean losses the mean over all that they count.
+
+    Args:
+        counts: how many sentences, words, ... this process's losses are means of; it may be 0.
+
+    Returns:
+        A tensor: for each count, this count / the sum over processes * the number of processes.
+    """
+    own = torch.tensor(counts, dtype=torch.float32, device=device)
+    if not dist.is_initialized():
+        return torch.ones_like(own)
+    total = own.clone()
+    dist.all_reduce(total)
+    return own / total * dist.get_world_size()
+
+
 def train(train_loader, model, crf_criterion, optimizer, args, epoch):
     """Train for an epoch.
 
@@ -242,17 +267,25 @@ def train(train_loader, model, crf_criterion, optimizer, args, epoch):
     """
     model.train()
     train_loader.sampler.set_epoch(epoch)
+    rank, processes = rank_and_processes()
+    if processes > 1:
+        # Dropout differs between the processes, and not between a run and its continuation
+        torch.manual_seed(args.seed + processes * epoch + rank)
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    progress = tqdm(train_loader, desc=f'epoch {epoch}', leave=False, disable=None)
+    progress = tqdm(train_loader, desc=f'epoch {epoch}', leave=False, disable=rank > 0 or None)
     for step, batch in enumerate(progress):
         crf_scores, lm_f_scores, lm_b_scores, wmaps, tmaps, lengths, _, _ = run_model(model, batch)
-        loss = vb_loss = crf_criterion(crf_scores, tmaps, lengths)
-        vb_losses.update(vb_loss.detach(), len(lengths))
+        # Each sentence has as many predicted words as it has words
+        sentences = 0 if train_loader.sampler.idle else len(lengths)
+        words = 0 if train_loader.sampler.idle else int(lengths.sum()) - len(lengths)
+        weights = weigh([sentences, words], args.device)
+        vb_loss = crf_criterion(crf_scores, tmaps, lengths)
+        vb_losses.update(vb_loss.detach(), sentences)
+        loss = weights[0] * vb_loss
         if lm_f_scores is not None:
             both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths)
-            loss = vb_loss + args.lm_weight * both_lm_losses
-            # Each sentence has as many predicted words as it has words
-            lm_losses.update(both_lm_losses.detach(), int(lengths.sum()) - len(lengths))
+            lm_losses.update(both_lm_losses.detach(), words)
+            loss = loss + weights[1] * args.lm_weight * both_lm_losses
         optimizer.zero_grad()
         loss.backward()
         clip_gradient(optimizer, args.grad_clip)
@@ -263,8 +296,17 @@ def train(train_loader, model, crf_criterion, optimizer, args, epoch):
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
         if INTERRUPTS:
             raise Interrupted
-    check_loss(float(lm_losses.avg + vb_losses.avg), epoch, step)
-    return float(lm_losses.avg), float(vb_losses.avg)
+    means = [total_mean(losses, args.device) for losses in (lm_losses, vb_losses)]
+    check_loss(sum(means), epoch, step)
+    return means
+
+
+def total_mean(meter, device):
+    """The mean of an AverageMeter over all processes."""
+    total = torch.tensor([float(meter.sum), meter.count], dtype=torch.float64, device=device)
+    if dist.is_initialized():
+        dist.all_reduce(total)
+    return (total[0] / total[1].clamp(min=1)).item()
 
 
 def check_loss(loss, epoch, step):
@@ -303,13 +345,21 @@ def validate(val_loader, model, crf_criterion, vb_decoder, tag_map, task):
     """Find a model's mean Viterbi loss and, as score_tags does, its scores."""
     model.eval()
     losses, gold, predicted = AverageMeter(), [], []
-    for batch in tqdm(val_loader, desc='validation', leave=False, disable=None):
+    hidden = rank_and_processes()[0] > 0 or None
+    for batch in tqdm(val_loader, desc='validation', leave=False, disable=hidden):
         crf_scores, _, tmaps, lengths, _, _ = run_model(model, batch)
+        if val_loader.sampler.idle:
+            continue
         losses.update(crf_criterion(crf_scores, tmaps, lengths), len(lengths))
         # An unrolled tag is previous * m + current
         gold += name_tags(tmaps % len(tag_map), lengths, tag_map)
         predicted += name_tags(vb_decoder.decode(crf_scores, lengths), lengths, tag_map)
-    return float(losses.avg), score_tags(gold, predicted, task)
+    mean_loss = total_mean(losses, crf_scores.device)
+    if dist.is_initialized():
+        parts = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (gold, predicted))
+        gold, predicted = (list(chain.from_iterable(part)) for part in zip(*parts))
+    return mean_loss, score_tags(gold, predicted, task)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -362,6 +412,8 @@ def go_on(args, corpora, checkpoint):
     model = LM_LSTM_CRF(**checkpoint['model_arguments'])
     model.load_state_dict(checkpoint['model'])
     torch.set_rng_state(checkpoint['rng_state'].cpu())
+    if torch.cuda.is_available() and checkpoint['cuda_rng_state'] is not None:
+        torch.cuda.set_rng_state(checkpoint['cuda_rng_state'].cpu())
     state = {name: checkpoint[name] for name in (
         'epoch', 'best_score', 'epochs_since_improvement', 'log', 'model_arguments')}
     return model, maps, {**state, 'arguments': vars(args)}
@@ -378,11 +430,13 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
     """
     folder = Path(args.output_dir)
     crf_criterion, vb_decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
+    trained = DistributedDataParallel(model) if dist.is_initialized() else model
     while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
         began = time.perf_counter()
         lr = args.lr / (1 + args.lr_decay * state['epoch'])
         adjust_learning_rate(optimizer, lr)
-        lm_loss, vb_loss = train(loaders[0], model, crf_criterion, optimizer, args, state['epoch'])
+        lm_loss, vb_loss = train(loaders[0], trained, crf_criterion, optimizer, args,
+                                 state['epoch'])
         val_loss, scores = validate(loaders[1], model, crf_criterion, vb_decoder, maps['tag_map'],
                                     args.task)
         check_loss(val_loss, state['epoch'], len(loaders[0]))
@@ -397,10 +451,11 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
         state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
         state['epoch'] += 1
         state['log'].append(row)
-        # The best one first: whenever the run is cut off, it is not worse than the other one says
-        for name in (BEST_CHECKPOINT, CHECKPOINT) if is_best else (CHECKPOINT,):
-            save_checkpoint(folder / name, model, optimizer, maps, state)
-        write_log(folder / LOG, state['log'])
+        if rank_and_processes()[0] == 0:
+            # The best one first: wherever the run is cut off, it is no worse than the other says
+            for name in (BEST_CHECKPOINT, CHECKPOINT) if is_best else (CHECKPOINT,):
+                save_checkpoint(folder / name, model, optimizer, maps, state)
+            write_log(folder / LOG, state['log'])
         print(f'epoch {row["epoch"]}: LM loss {lm_loss:.3f}, Viterbi loss {vb_loss:.3f}; '
               f'validation: Viterbi loss {val_loss:.3f}, ' + ', '.join(
                   f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
@@ -411,10 +466,13 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
 
 def write_log(path, rows):
     """Write the figures of all epochs so far as a CSV file."""
-    with open(path, 'w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    try:
+        with open(path, 'w', newline='') as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written: {error.strerror}') from None
 
 
 def keep_old_files(folder, checkpoint):
@@ -463,10 +521,11 @@ def run(args, checkpoint):
           f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
           flush=True)
 
-    folder = Path(args.output_dir)
+    folder, rank = Path(args.output_dir), rank_and_processes()[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        keep_old_files(folder, args.checkpoint)
+        if rank == 0:
+            keep_old_files(folder, args.checkpoint)
     except OSError as error:
         raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
     status = 0
@@ -478,16 +537,34 @@ def run(args, checkpoint):
         print(f'stopped in epoch {state["epoch"]}', end='; ')
         print(f'to go on: python train.py --checkpoint {folder / CHECKPOINT}'
               if state['epoch'] else 'there is no checkpoint yet', flush=True)
-    if (status != 128 + signal.SIGTERM and args.test_file is not None
+    if (status != 128 + signal.SIGTERM and args.test_file is not None and rank == 0
             and (folder / BEST_CHECKPOINT).exists()):
         score_test_file(args, folder / BEST_CHECKPOINT)
     return status
 
 
+@contextlib.contextmanager
+def several_processes(args):
+    """Join the processes that torchrun started, if it did; only the first of them prints."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        yield
+        return
+    if args.device.startswith('cuda'):
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
+    try:
+        with contextlib.redirect_stdout(sys.stdout if dist.get_rank() == 0 else None):
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
 def main(argv=None):
     """Train as the command line says."""
     try:
-        return run(*parse_arguments(argv))
+        args, checkpoint = parse_arguments(argv)
+        with several_processes(args):
+            return run(args, checkpoint)
     except InputError as error:
         return f'error: {error}'
     except KeyboardInterrupt:

@@ -594,11 +594,11 @@ class AverageMeter:
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val, n=1):
-        """Add a value that is itself the mean of n."""
+        """Add a value that is itself the mean of n, which may be none."""
         self.val = val
         self.sum += val * n
         self.count += n
-        self.avg = self.sum / self.count
+        self.avg = self.sum / max(self.count, 1)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -643,6 +643,8 @@ def save_checkpoint(path, model, optimizer, maps, state):
     """
     checkpoint = {**state, 'format': CHECKPOINT_FORMAT, 'model': model.state_dict(),
                   'optimizer': optimizer.state_dict(), 'rng_state': torch.get_rng_state(),
+                  'cuda_rng_state': (torch.cuda.get_rng_state() if torch.cuda.is_available()
+                                     else None),
                   **{name: '\n'.join(names) for name, names in maps.items()}}
     checkpoint['checksum'] = checksum(checkpoint)
     temporary = Path(f'{path}.tmp')

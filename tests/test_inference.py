@@ -6,10 +6,12 @@ import math
 import subprocess
 import sys
 
+import hypothesis.strategies as st
 import pytest
 import seqeval.metrics
 import torch
 from conftest import PEOPLE, ROOT, run_script, write_conll
+from hypothesis import given
 
 import inference
 from inference import ViterbiDecoder, load_tagger, tokenize
@@ -200,6 +202,14 @@ def test_odd_sentences(tagger):
     assert tagged[2]['tokens'] == ['x' * 100_000]
     pieces = list(tagger.tag([['Oslo'] * 1000]))
     assert tagged[3]['tags'][:1000] == tagged[3]['tags'][-1000:] == pieces[0]['tags']
+
+
+@given(st.lists(st.text(max_size=40), max_size=4))
+def test_any_text_is_tagged(tagger, texts):
+    tagged = list(tagger.tag(texts))
+    assert [row['text'] for row in tagged] == texts
+    assert all(''.join(row['tokens']) == ''.join(row['text'].split()) for row in tagged)
+    assert all(len(row['tokens']) == len(row['tags']) for row in tagged)
 
 
 # --- The command line ---

@@ -2,7 +2,9 @@
 
 import csv
 import math
+import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -304,6 +306,68 @@ def test_a_damaged_checkpoint_is_refused_or_right(folder, tmp_path):
             refused += 1
             assert str(path) in str(error) and '\n' not in str(error)
     assert refused > len(data) // 1000
+
+
+def test_two_processes_take_the_same_steps_as_one(tmp_path):
+    # 41 sentences: the last batch of ten has one, so that a process is idle
+    write_conll(tmp_path / 'data.txt', (PEOPLE * 9)[:41])
+    options = [*SMALL, *data_files(tmp_path), '--epochs', 3, '--lr', 0.1]
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    run_script('train.py', *options, '--batch_size', 10, '--output_dir', one)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command += ['train.py', *options, '--batch_size', 5, '--output_dir', two]
+    result = subprocess.run(
+        [str(x) for x in command], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('epoch 2: LM loss') == 1 and 'all tags' in result.stdout
+    first, second = (torch.load(run / LATEST, weights_only=True) for run in (one, two))
+    for name, weights in first['model'].items():
+        assert torch.allclose(weights, second['model'][name], atol=1e-5), name
+    logs = [list(csv.reader((run / 'training_log.csv').open())) for run in (one, two)]
+    for row, other in zip(logs[0][1:], logs[1][1:]):
+        figures = [[float(x) for x in line[:-1]] for line in (row, other)]
+        assert figures[0] == pytest.approx(figures[1], abs=1e-4)
+
+
+def test_when_one_process_dies_the_others_end(tmp_path):
+    write_conll(tmp_path / 'data.txt', PEOPLE * 20)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    command += ['train.py', *SMALL, *data_files(tmp_path), '--output_dir', tmp_path]
+    process = subprocess.Popen(
+        [str(x) for x in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / LATEST).exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    children = subprocess.check_output(['pgrep', '-P', str(process.pid)], text=True).split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert process.wait(timeout=60) != 0
+    assert train.load_checkpoint(tmp_path / LATEST, 'cpu')
+
+
+def test_a_full_disk_ends_with_one_line_and_leaves_the_checkpoint_whole(tmp_path):
+    write_conll(tmp_path / 'data.txt', PEOPLE)
+    run_script('train.py', *SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)
+    before = (tmp_path / LATEST).read_bytes()
+    command = [sys.executable, ROOT / 'train.py', '--checkpoint', tmp_path / LATEST, '--epochs', 2]
+    result = subprocess.run(
+        [str(x) for x in command],
+        capture_output=True,
+        text=True,
+        # No file may become larger than half a checkpoint
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2),
+    )
+    assert result.returncode == 1 and result.stderr.count('\n') == 1, result.stderr
+    assert 'cannot be written' in result.stderr
+    assert (tmp_path / LATEST).read_bytes() == before
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_a_checkpoint_of_this_format_loads_for_ever():
+    tagger = load_tagger(ROOT / 'tests' / 'checkpoint_format_1.pt')
+    (tagged,) = tagger.tag(['Amara Okafor flew to Oslo.'])
+    assert tagged['tags'] == ['B-PER', 'I-PER', 'O', 'O', 'B-LOC', 'O']
 
 
 def test_train_and_validate_from_python(tmp_path, capsys):
