@@ -59,9 +59,7 @@ def tokenize(text, pattern=TOKEN):
     return list(pattern.finditer(text))
 
 
-# ---------------------------------------------------------------------------------------------
-# Decoding and probabilities
-# ---------------------------------------------------------------------------------------------
+# --- Decoding and probabilities ---
 
 def shown_as(tag):
     """The IOB2 tag as which an IOBES tag is shown."""
@@ -213,9 +211,7 @@ class ViterbiDecoder:
         return (forward[start, path[0]] + inside + log_sum_exp(after, 0) - log_z).exp().item()
 
 
-# ---------------------------------------------------------------------------------------------
-# Tagging
-# ---------------------------------------------------------------------------------------------
+# --- Tagging ---
 
 def run_model(model, batch):
     """Give a batch of a WCDataset to the model, whose forward says what comes back."""
@@ -405,9 +401,7 @@ def explain(tagger, text, tokenizer=tokenize, most=5):
     return '\n'.join(lines)
 
 
-# ---------------------------------------------------------------------------------------------
-# The command line
-# ---------------------------------------------------------------------------------------------
+# --- The command line ---
 
 def read_lines(files):
     """Read files, or standard input if there are none, line by line.

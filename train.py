@@ -150,9 +150,7 @@ def parse_arguments(argv):
     return args, None
 
 
-# ---------------------------------------------------------------------------------------------
-# Data
-# ---------------------------------------------------------------------------------------------
+# --- Data ---
 
 def make_maps(train_words, tags, args):
     """Make the maps.
@@ -196,9 +194,7 @@ def make_loader(words, tags, maps, args, batch_size):
     return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=trim)
 
 
-# ---------------------------------------------------------------------------------------------
-# Training
-# ---------------------------------------------------------------------------------------------
+# --- Training ---
 
 def lm_targets(wmaps, lengths, lm_vocab_size):
     """What the language models are to predict at each word.
@@ -362,9 +358,7 @@ def validate(val_loader, model, crf_criterion, vb_decoder, tag_map, task):
     return mean_loss, score_tags(gold, predicted, task)
 
 
-# ---------------------------------------------------------------------------------------------
-# A run
-# ---------------------------------------------------------------------------------------------
+# --- A run ---
 
 def start(args, corpora):
     """Begin a run.

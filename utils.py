@@ -60,9 +60,7 @@ def device(text):
     return text
 
 
-# ---------------------------------------------------------------------------------------------
-# CoNLL files
-# ---------------------------------------------------------------------------------------------
+# --- CoNLL files ---
 
 def read_text(file):
     """Read a UTF-8 file, with or without a byte-order mark, with LF or CRLF at the ends of lines.
@@ -133,9 +131,7 @@ def bad_row(file, row, expected):
     return InputError(f'{file}, line {number}: expected {expected}, found {line!r}')
 
 
-# ---------------------------------------------------------------------------------------------
-# Tag schemes and entities
-# ---------------------------------------------------------------------------------------------
+# --- Tag schemes and entities ---
 
 def find_entities(tags):
     """Find the entities in a sentence's tags, be they IOB1, IOB2 or IOBES, as conlleval does.
@@ -221,9 +217,7 @@ def check_tags(file, tags, is_valid, expected):
         raise bad_row(file, row, f'{expected} instead of {flat[row]!r}')
 
 
-# ---------------------------------------------------------------------------------------------
-# Maps and the eight tensors
-# ---------------------------------------------------------------------------------------------
+# --- Maps and the eight tensors ---
 
 def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
     """Number the words, characters and tags of a corpus.
@@ -370,9 +364,7 @@ def to_device(tensors, device):
     return *padded, wmap_lengths, cmap_lengths
 
 
-# ---------------------------------------------------------------------------------------------
-# Embeddings
-# ---------------------------------------------------------------------------------------------
+# --- Embeddings ---
 
 def init_embedding(input_embedding):
     """Fill an embedding matrix (vocabulary, dim) in place, uniformly within +-sqrt(3 / dim)."""
@@ -499,9 +491,7 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False, corpo
     return embeddings, new_map, lm_vocab_size
 
 
-# ---------------------------------------------------------------------------------------------
-# Metrics
-# ---------------------------------------------------------------------------------------------
+# --- Metrics ---
 
 def score_tags(gold, predicted, task):
     """Score predicted tags, once over all sentences (never as a mean over batches).
@@ -557,9 +547,7 @@ def print_scores(scores):
     print(f'all tags: accuracy {scores["accuracy"]:.4f}, macro F1 {scores["macro_f1"]:.4f}')
 
 
-# ---------------------------------------------------------------------------------------------
-# Training
-# ---------------------------------------------------------------------------------------------
+# --- Training ---
 
 def log_sum_exp(tensor, dim):
     """log(sum(exp(tensor))) over a dimension, which is then gone.
@@ -601,9 +589,7 @@ class AverageMeter:
         self.avg = self.sum / max(self.count, 1)
 
 
-# ---------------------------------------------------------------------------------------------
-# Checkpoints
-# ---------------------------------------------------------------------------------------------
+# --- Checkpoints ---
 
 def checksum(value):
     """SHA-256 of a checkpoint: of tensors, plain values, and lists, tuples and dicts of them."""

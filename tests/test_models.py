@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datasets import SimilarLengthSampler, WCDataset, trim
 from inference import IMPOSSIBLE, ViterbiDecoder, legal_transitions, run_model
-from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss
+from models import CRF, LM_LSTM_CRF, Dropout, Highway, ViterbiLoss
 from train import lm_loss
 from utils import all_tags, create_input_tensors, create_maps
 
@@ -395,6 +395,19 @@ def test_dropout_is_where_the_paper_has_it():
     assert sorted(calls) == sorted([5, 4, 4, 6, 6, 6, 6, 12, 12, 8])
 
 
+def test_dropout_is_dropout():
+    torch.manual_seed(0)
+    dropout, ones = Dropout(0.3), torch.ones(200, 200, requires_grad=True)
+    output = dropout(ones)
+    dropped = output == 0
+    assert torch.allclose(output[~dropped], torch.tensor(1 / 0.7))
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    output.sum().backward()
+    assert torch.equal(ones.grad, output.detach())
+    assert torch.equal(dropout.eval()(ones), ones)
+    assert torch.equal(Dropout(1.0)(ones), torch.zeros(200, 200))
+
+
 # --- Batches ---
 
 
@@ -412,6 +425,15 @@ def test_trim_cuts_pads_only():
     trimmed = trim(WCDataset(*batch)[[3, 2]])
     assert trimmed[0].shape == (2, 3) and trimmed[1].shape == (2, 8)
     assert [int(x.sum()) for x in trimmed] == [int(x[[3, 2]].sum()) for x in batch]
+
+
+def test_sampler_deals_out_the_same_batches():
+    words, chars = torch.randint(2, 9, (41,)), torch.randint(9, 50, (41,))
+    whole = list(SimilarLengthSampler(words, chars, 10))
+    samplers = [SimilarLengthSampler(words, chars, 5, 0, rank, 2) for rank in (0, 1)]
+    dealt = [[(share, sampler.idle) for share in sampler] for sampler in samplers]
+    for batch, *shares in zip(whole, *dealt, strict=True):
+        assert sorted(sum((share for share, idle in shares if not idle), [])) == sorted(batch)
 
 
 def test_sampler(rounds):
