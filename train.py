@@ -520,6 +520,9 @@ def run(args, checkpoint):
         folder.mkdir(parents=True, exist_ok=True)
         if rank == 0:
             keep_old_files(folder, args.checkpoint)
+            if state['log']:
+                # Without rows that are newer than the checkpoint
+                write_log(folder / LOG, state['log'])
     except OSError as error:
         raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
     status = 0

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import re
+import warnings
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -652,12 +653,14 @@ def load_checkpoint(path, device):
         InputError: it can't be read, or is no checkpoint, or one of another format.
     """
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
         found = checkpoint['format']
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror or error}') from None
     except Exception:
-        # torch.load raises many things at a file of another kind
+        # torch.load raises, and warns of, many things at a file of another kind
         raise InputError(f'{path}: expected a checkpoint of train.py, found another file') from None
     if found != CHECKPOINT_FORMAT:
         raise InputError(f'{path}: expected format {CHECKPOINT_FORMAT}, found {found!r}')

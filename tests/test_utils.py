@@ -417,6 +417,19 @@ def test_any_conll_file_is_read_or_refused(tmp_path_factory, rows, end, junk):
         assert all(word and not set(word) & set(' \t\n') for row in words + tags for word in row)
 
 
+@given(st.integers(0, 1500), st.integers(0, 9), st.binary(max_size=9))
+def test_a_real_file_with_some_bytes_changed_is_read_or_refused(tmp_path_factory, start, n, junk):
+    data = (ROOT / 'data' / 'sample' / 'test.txt').read_bytes()[:2000]
+    file = tmp_path_factory.mktemp('fuzz') / 'file.txt'
+    file.write_bytes(data[:start] + junk + data[start + n :])
+    try:
+        words, tags = utils.read_corpus(file, 'ner', 3, 'iobes')
+    except InputError as error:
+        assert str(error).startswith(f'{file}, line') and '\n' not in str(error)
+    else:
+        assert [*map(len, words)] == [*map(len, tags)]
+
+
 FIELDS = st.sampled_from(['a', '\u5317', '1', '-2.5', '3e-2', 'nan', '1e99', '', '\xa0', '2 2'])
 
 
