@@ -239,11 +239,11 @@ def weigh(counts, device):
         counts: how many sentences, words, ... this process's losses are means of; it may be 0.
 
     Returns:
-        A tensor: for each count, this count / the sum over processes * the number of processes.
+        For each count, this count / the sum over processes * the number of processes.
     """
-    own = torch.tensor(counts, dtype=torch.float32, device=device)
     if not dist.is_initialized():
-        return torch.ones_like(own)
+        return [1.0] * len(counts)
+    own = torch.tensor(counts, dtype=torch.float32).to(device, non_blocking=True)
     total = own.clone()
     dist.all_reduce(total)
     return own / total * dist.get_world_size()
