@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from models import LM_LSTM_CRF
-from utils import (ArgumentParser, InputError, check_tags, create_input_tensors, device,
+from utils import (ArgumentParser, InputError, available_device, check_tags, create_input_tensors,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
                    score_tags, to_device)
 
@@ -547,7 +547,7 @@ def parse_arguments(argv):
     add('--evaluate', action='store_true', help='score the model on the files, which are labelled')
     add('--tag_column', type=number(int, 0), help="the labels' column (default: as in training)")
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
-    add('--device', type=device, help='cpu or cuda (default: %(default)s)',
+    add('--device', type=available_device, help='cpu or cuda (default: %(default)s)',
         default='cuda' if torch.cuda.is_available() else 'cpu')
     # Files may also stand behind the arguments
     return parser.parse_intermixed_args(argv)

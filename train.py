@@ -29,7 +29,7 @@ from datasets import SimilarLengthSampler, WCDataset, trim
 from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags, run_model
 from models import LM_LSTM_CRF, ViterbiLoss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
-                   check_tags, clip_gradient, create_input_tensors, create_maps, device,
+                   available_device, check_tags, clip_gradient, create_input_tensors, create_maps,
                    find_entities, load_checkpoint, load_embeddings, number, read_corpus,
                    read_embeddings, read_words_tags, save_checkpoint, score_tags, to_device)
 
@@ -95,7 +95,7 @@ def add_arguments(parser):
     add = group('files and machine')
     add('--checkpoint', help='checkpoint to go on from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
-    add('--device', type=device, default='cuda' if torch.cuda.is_available() else 'cpu',
+    add('--device', type=available_device, default='cuda' if torch.cuda.is_available() else 'cpu',
         help='cpu or cuda')
 
 
@@ -456,6 +456,8 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
                   for name, figure in figures.items())
               + f'{" (best so far)" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s',
               flush=True)
+        if INTERRUPTS:
+            raise Interrupted
 
 
 def write_log(path, rows):

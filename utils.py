@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import warnings
+import zlib
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -51,7 +52,7 @@ def number(kind, least, most=float('inf')):
     return parse
 
 
-def device(text):
+def available_device(text):
     """The name of a device that PyTorch can use here, for argparse."""
     try:
         torch.empty(0, device=text)
@@ -401,7 +402,7 @@ def read_embeddings(emb_file):
                 if rows:
                     yield parse_vectors(rows, dim, emb_file, number)
                 number += len(rows)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f'{emb_file}: cannot be read: {error}') from None
     if dim is None:
         raise InputError(f'{emb_file}: expected word vectors, found an empty file')

@@ -319,6 +319,17 @@ def test_bad_embeddings(tmp_path, text, message):
     assert str(error.value).startswith(f'{file}{message}')
 
 
+def test_a_damaged_gzip_file_is_refused(tmp_path):
+    data = bytearray(gzip.compress(GLOVE.encode() * 100))
+    file = tmp_path / 'vectors.txt.gz'
+    for position in range(10, len(data)):
+        file.write_bytes(data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :])
+        try:
+            load_embeddings(file, {'<pad>': 0, '<end>': 1, '<unk>': 2})
+        except InputError as error:
+            assert str(error).startswith(str(file)) and '\n' not in str(error)
+
+
 def test_blocks_of_embeddings_join(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(30_000, 8)).round(5)
     file = tmp_path / 'vectors.txt'
