@@ -554,6 +554,8 @@ def several_processes(args):
     try:
         with contextlib.redirect_stdout(sys.stdout if dist.get_rank() == 0 else None):
             yield
+        # All leave together: gloo may abort a process whose connections end under it
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
