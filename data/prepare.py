@@ -109,7 +109,7 @@ def open_address(address, begin):
             return None
         raise PrepareError(f'{address}: expected the file, found {error.code} {error.reason}'
                            ) from None
-    except (URLError, http.client.HTTPException, OSError) as error:
+    except (URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise PrepareError(f'{address}: cannot be reached: {getattr(error, "reason", error)}'
                            ) from None
 

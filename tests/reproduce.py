@@ -1,0 +1,206 @@
+"""Make the README's tables of results again.
+
+    python tests/reproduce.py results               its table of results, about 6 hours
+    python tests/reproduce.py ablations             its table of what matters, about 6 hours
+    python tests/reproduce.py results --jobs 2      two runs at a time, of one thread each
+
+The corpora come from data/prepare.py: ewt, wnut17, gmb and glove. A run that is cut off goes on
+when the same command is given again, one that is done is not repeated. The table is in Markdown.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import NamedTuple
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+import utils  # noqa: E402
+from inference import load_tagger  # noqa: E402
+
+CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
+           'gmb': ('--criterion', 'entity_f1'),
+           'gmb8000': ('--criterion', 'entity_f1'),
+           'ewt': ('--task', 'pos', '--criterion', 'accuracy')}
+
+
+# --- Variants that no user has a reason for: each replaces one function ---
+
+def lower_case():
+    """Characters in lower case."""
+    read = utils.read_words_tags
+    utils.read_words_tags = lambda file, tag_ind, caseless=True: read(file, tag_ind, True)
+
+
+def random_batches():
+    """Batches of sentences of any lengths."""
+    sampler = train.SimilarLengthSampler
+    train.SimilarLengthSampler = lambda words, chars, *others: sampler(
+        torch.zeros_like(words), torch.zeros_like(chars), *others)
+
+
+def norm_clipping():
+    """The norm of all gradients together clipped, instead of each value."""
+    def clip(optimizer, grad_clip):
+        parameters = [p for group in optimizer.param_groups for p in group['params']]
+        torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+
+    train.clip_gradient = clip
+
+
+# What a variant is called in the table: its arguments, and what it replaces
+VARIANTS = {
+    'the full model': ((), None),
+    '(a) no language models': (('--no-language_models',), None),
+    '(b) no characters either': (('--no-language_models', '--no-characters'), None),
+    '(c) no CRF either': (('--no-language_models', '--no-characters', '--no-crf'), None),
+    'characters in lower case': ((), lower_case),
+    'vectors cut to the training vocabulary': (('--no-expand_vocab',), None),
+    'no pre-trained vectors': ((), None),
+    'vectors fine-tuned': (('--fine_tune_word_embeddings',), None),
+    'tags learned as IOB2': (('--tag_scheme', 'iob2'), None),
+    'random batches': ((), random_batches),
+    'norm clipping': ((), norm_clipping),
+}
+
+
+class Run(NamedTuple):
+    """One run of train.py."""
+
+    corpus: str
+    variant: str
+    epochs: int
+    seed: int
+
+    def folder(self, args):
+        name = ''.join(c if c.isalnum() else '-' for c in self.variant)
+        return args.folder / f'{self.corpus}-{name}-{self.epochs}-{self.seed}'
+
+
+TABLES = {
+    'results': [Run(corpus, 'the full model', epochs, seed)
+                for corpus, epochs, seeds in (('wnut17', 30, 3), ('ewt', 15, 3), ('gmb', 8, 1))
+                for seed in range(seeds)],
+    'ablations': [Run(corpus, variant, epochs, seed)
+                  for corpus, epochs, seeds in (('wnut17', 10, 2), ('gmb8000', 8, 1))
+                  for seed in range(seeds) for variant in VARIANTS],
+}
+
+
+# --- Runs ---
+
+def files(run, args):
+    """The training, validation and test file of a corpus."""
+    corpus = 'gmb' if run.corpus == 'gmb8000' else run.corpus
+    paths = [args.data / corpus / f'{name}.txt' for name in ('train', 'val', 'test')]
+    if run.corpus == 'gmb8000':
+        sentences = paths[0].read_text(encoding='utf-8').split('\n\n')[:8000]
+        paths[0] = run.folder(args) / 'train.txt'
+        paths[0].write_text('\n\n'.join(sentences) + '\n', encoding='utf-8')
+    return paths
+
+
+def perform(run, args):
+    """Train, or go on, and score the best checkpoint; the figures go to scores.json."""
+    folder = run.folder(args)
+    arguments, change = VARIANTS[run.variant]
+    if change is not None:
+        change()
+    train_file, val_file, test_file = files(run, args)
+    command = ['--train_file', train_file, '--val_file', val_file, *CORPORA[run.corpus], *arguments,
+               '--seed', run.seed, '--epochs', run.epochs, '--output_dir', folder]
+    if run.variant != 'no pre-trained vectors':
+        command += ['--emb_file', args.emb_file]
+    if (folder / train.CHECKPOINT).exists():
+        command = ['--checkpoint', folder / train.CHECKPOINT]
+    status = train.main([str(argument) for argument in command])
+    if status:
+        sys.exit(status)
+    with open(folder / train.LOG) as file:
+        log = list(csv.DictReader(file))
+    tagger = load_tagger(folder / train.BEST_CHECKPOINT)
+    scores = {'epochs': len(log), 'seconds': median(float(row['seconds']) for row in log)}
+    for name, path in (('val', val_file), ('test', test_file)):
+        words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
+        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
+        found = utils.score_tags(gold, predicted, tagger.task)
+        # The last row is that of all entities
+        scores[name] = dict(zip(('precision', 'recall', 'F1'), found['rows'][-1][1:4]),
+                            accuracy=found['accuracy'])
+    (folder / 'scores.json').write_text(json.dumps(scores))
+
+
+def perform_apart(run, args):
+    """perform, in a process with one thread, which writes to log.txt."""
+    folder = run.folder(args)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / 'scores.json').exists():
+        return
+    command = [sys.executable, __file__, 'run', '--run', json.dumps(run), '--data', args.data,
+               '--emb_file', args.emb_file, '--folder', args.folder]
+    with open(folder / 'log.txt', 'a') as log:
+        status = subprocess.run(command, stdout=log, stderr=log,
+                                env={**os.environ, 'OMP_NUM_THREADS': '1'}).returncode
+    print(f'{folder}:', 'done' if status == 0 else f'exit status {status}, see log.txt',
+          file=sys.stderr, flush=True)
+
+
+# --- Tables ---
+
+def spread(figures):
+    """The mean of some figures in percent and, of several, their standard deviation."""
+    percent = [100 * figure for figure in figures]
+    return f'{mean(percent):.2f}' + (f' ± {stdev(percent):.2f}' if len(percent) > 1 else '')
+
+
+def print_table(runs, args):
+    """A row for each corpus and variant that has been run."""
+    names = ('corpus', 'variant', 'seeds', 'epochs', 's / epoch', 'validation', 'test',
+             'test precision', 'test recall')
+    print('|', ' | '.join(names), '|\n|', ' | '.join('---' for _ in names), '|')
+    for corpus, variant in dict.fromkeys((run.corpus, run.variant) for run in runs):
+        paths = [run.folder(args) / 'scores.json' for run in runs
+                 if (run.corpus, run.variant) == (corpus, variant)]
+        scores = [json.loads(path.read_text()) for path in paths if path.exists()]
+        if not scores:
+            continue
+        figures = [('val', 'accuracy'), ('test', 'accuracy')] if corpus == 'ewt' else [
+            ('val', 'F1'), ('test', 'F1'), ('test', 'precision'), ('test', 'recall')]
+        cells = [spread([score[file][figure] for score in scores]) for file, figure in figures]
+        cells += [''] * (4 - len(cells))
+        epochs = mean(score['epochs'] for score in scores)
+        seconds = mean(score['seconds'] for score in scores)
+        print('|', ' | '.join((corpus, variant, str(len(scores)), f'{epochs:.0f}', f'{seconds:.0f}',
+                               *cells)), '|')
+
+
+def main():
+    """Make a table, or perform one run of it."""
+    parser = argparse.ArgumentParser(description="Make the README's tables of results again.")
+    parser.add_argument('table', choices=(*TABLES, 'run'))
+    parser.add_argument('--data', type=Path, default=ROOT / 'data', help='folder of the corpora')
+    parser.add_argument('--emb_file', type=Path,
+                        default=ROOT / 'data' / 'glove' / 'glove.6B.100d.txt')
+    parser.add_argument('--folder', type=Path, default=ROOT / 'data' / 'runs')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--run', type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.table == 'run':
+        return perform(Run(*args.run), args)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
+    print_table(TABLES[args.table], args)
+
+
+if __name__ == '__main__':
+    main()
