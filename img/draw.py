@@ -382,29 +382,15 @@ def scores():
     return ax
 
 
-def score_matrices(kinds, pale=None, height=286):
-    """The CRF scores of the four words; kinds[t] as for matrix."""
-    ax = paper(470, height)
-    for t in range(4):
+def gold_path():
+    """The CRF scores of the example, those of the gold tags among them, and their sum."""
+    tags = [TAG_MAP[tag] for tag in ['<start>', *TAGS, '<end>']]
+    ax = paper(470, 308)
+    for t, pair in enumerate(zip(tags, tags[1:])):
         x, y = (52, 282)[t % 2], (44, 176)[t // 2]
         write(ax, x + 85, y - 26, TITLES[t], size=10.5, weight='bold')
-        matrix(ax, x, y, SCORES[0, t], SHORT, SHORT, kinds=kinds[t], pale=pale)
-    return ax
-
-
-def crf_scores():
-    """The CRF scores of the worked example."""
-    return score_matrices([{}] * 4)
-
-
-def gold_path():
-    """The scores of the gold tags among them, and their sum."""
-    previous, path = TAG_MAP['<start>'], []
-    for tag in [*TAGS, '<end>']:
-        path.append((previous, TAG_MAP[tag]))
-        previous = TAG_MAP[tag]
-    ax = score_matrices([{pair: 'gold'} for pair in path], height=308)
-    values = [SCORES[0, t, i, j].item() for t, (i, j) in enumerate(path)]
+        matrix(ax, x, y, SCORES[0, t], SHORT, SHORT, kinds={pair: 'gold'})
+    values = [SCORES[0, t, i, j].item() for t, (i, j) in enumerate(zip(tags, tags[1:]))]
     write(ax, 235, 290, ' + '.join(f'{value:.2f}' for value in values) + f' = {sum(values):.2f}',
           weight='bold')
     return ax
@@ -640,7 +626,7 @@ def marginals():
 
 
 PICTURES = (task, framework, multitask, forward_lstm, backward_lstm, features, highway, model,
-            configurations, scores, crf_scores, gold_path, viterbi_1, viterbi_2, viterbi_3,
+            configurations, scores, gold_path, viterbi_1, viterbi_2, viterbi_3,
             viterbi_4, viterbi_5, packing, padding, learning, transitions, marginals)
 
 

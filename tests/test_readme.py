@@ -1,0 +1,127 @@
+"""The README: every snippet runs, and prints what stands beneath it; every link leads somewhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, SMALL
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+# Fenced blocks, as (language, text)
+BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
+SCRIPTS = ('models.py', 'datasets.py', 'utils.py', 'train.py', 'inference.py', 'dynamic_rnn.py')
+
+
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of the project in which the README's shell commands have been run, at small sizes."""
+    folder = tmp_path_factory.mktemp('checkout')
+    for name in (*SCRIPTS, 'data/sample', 'data/prepare.py', 'tests'):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (folder / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, folder / name)
+    (folder / 'my').mkdir()
+    for name in ('train', 'val', 'test'):
+        shutil.copy(ROOT / 'data' / 'sample' / 'val.txt', folder / 'my' / f'{name}.txt')
+    (folder / 'my' / 'vectors.txt').write_text('the 0 1 2 3 4 5\nin 5 4 3 2 1 0\n')
+    return folder
+
+
+def shell_lines():
+    """The README's shell commands, one by one."""
+    return [line for language, text in BLOCKS if language == 'bash'
+            for line in re.sub(r'\s+#.*', '', text).splitlines() if line]
+
+
+def small(line):
+    """The same command at sizes that take seconds, without network and for this machine.
+
+    Returns:
+        Its words, or None if the tests run it in another way: installing (CI), and all of the
+        tests and tables.
+    """
+    if 'pytest' in line:
+        return None
+    # What comes after making an environment
+    line = re.sub(r'^.*\.venv/bin/python', 'python', line)
+    line = line.replace('torchrun', 'python -m torch.distributed.run')
+    # Two machines become one
+    line = re.sub(r'--nnodes=2 .* train.py', '--standalone --nproc_per_node=2 train.py', line)
+    text = re.search(r' --text "(.*)"', line)
+    words = line.replace(text.group(), '').split() if text else line.split()
+    assert words[0] == 'python', line
+    if 'train.py' in line:
+        epochs = '2' if '--checkpoint' in line else '1'
+        words += [*map(str, SMALL), '--epochs', epochs]
+    if 'prepare.py' in line:
+        # Tested with a server of its own
+        words = [*words[:3], '--help']
+    if 'reproduce.py' in line or 'baseline.py' in line:
+        words = [*words[:2], '--help']
+    return [sys.executable, *words[1:], *(['--text', text.group(1)] if text else [])]
+
+
+def test_shell_commands(checkout):
+    lines = shell_lines()
+    assert len(lines) > 8
+    for line in lines:
+        command = small(line)
+        if command is not None:
+            result = subprocess.run(command, cwd=checkout, capture_output=True, text=True,
+                                    timeout=240)
+            assert result.returncode == 0, f'{line}\n{result.stdout}\n{result.stderr}'
+
+
+def test_python_snippets(checkout):
+    """All of them in one session, in the folder in which the shell commands were run."""
+    script, expected = '', []
+    for (language, text), (following, output) in zip(BLOCKS, [*BLOCKS[1:], ('bash', '')]):
+        if language == 'python':
+            script += f'{text}\nprint("=====")\n'
+            # Output stands in a block of its own, right beneath
+            follows = following == '' and f'{text}```\n```\n{output}' in README
+            expected.append(output if follows else None)
+    assert len(expected) > 8
+    result = subprocess.run([sys.executable, '-c', script], cwd=checkout, capture_output=True,
+                            text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout.split('=====\n')
+    for wanted, found in zip(expected, printed):
+        if wanted is not None:
+            assert found == wanted
+
+
+def test_links_and_names():
+    """Files that are linked exist; a function named in a link is in the file; headings exist."""
+    headings = {re.sub(r'[^\w -]', '', heading).strip().lower().replace(' ', '-')
+                for heading in re.findall(r'^#+ (.*)$', README, re.MULTILINE)}
+    links = re.findall(r'\[([^\]]*)\]\(([^)\s]*)\)', README)
+    assert len(links) > 40
+    for text, target in links:
+        if target.startswith('#'):
+            assert target[1:] in headings, target
+        elif not target.startswith('http'):
+            assert (ROOT / target).exists(), target
+            name = text.strip('`').split('.')[-1]
+            if target.endswith('.py') and text.startswith('`') and text.strip('`') != target:
+                assert re.search(rf'^ *(def|class) {name}\b', (ROOT / target).read_text(),
+                                 re.MULTILINE), f'{text} in {target}'
+
+
+def test_length():
+    """It teaches in fewer words than 6,000."""
+    prose = re.sub(r'^```.*?^```$', '', README, flags=re.MULTILINE | re.DOTALL)
+    assert len(prose.split()) < 6000
+
+
+def test_arguments_exist():
+    """Every --argument of the README is one of some script."""
+    scripts = [*SCRIPTS, 'data/prepare.py', 'tests/benchmark.py', 'tests/conftest.py',
+               'tests/reproduce.py', 'tests/baseline.py', 'img/draw.py']
+    code = ''.join((ROOT / script).read_text() for script in scripts)
+    others = {'--standalone', '--nproc_per_node', '--nnodes', '--rdzv-backend', '--rdzv-endpoint',
+              '--help'}
+    for argument in set(re.findall(r'(?<![-\w])--[a-z][\w-]*', README)) - others:
+        assert f"'{argument}'" in code or f"'--{argument[5:]}'" in code, argument
