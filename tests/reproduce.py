@@ -141,11 +141,11 @@ def perform(run, args):
 
 
 def perform_apart(run, args):
-    """perform, in a process with one thread, which writes to log.txt."""
+    """perform, in a process with one thread, which writes to log.txt; its exit status."""
     folder = run.folder(args)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / 'scores.json').exists():
-        return
+        return 0
     command = [sys.executable, __file__, 'run', '--run', json.dumps(run), '--data', args.data,
                '--emb_file', args.emb_file, '--folder', args.folder]
     with open(folder / 'log.txt', 'a') as log:
@@ -153,6 +153,7 @@ def perform_apart(run, args):
                                 env={**os.environ, 'OMP_NUM_THREADS': '1'}).returncode
     print(f'{folder}:', 'done' if status == 0 else f'exit status {status}, see log.txt',
           file=sys.stderr, flush=True)
+    return status
 
 
 # --- Tables ---
@@ -198,9 +199,10 @@ def main():
     if args.table == 'run':
         return perform(Run(*args.run), args)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
+        statuses = list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
     print_table(TABLES[args.table], args)
+    return int(any(statuses))
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

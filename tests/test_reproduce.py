@@ -1,0 +1,91 @@
+"""tests/reproduce.py and tests/baseline.py, on a corpus of five sentences."""
+
+import argparse
+import importlib.util
+import json
+import re
+
+import pytest
+from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
+
+import train
+import utils
+
+specification = importlib.util.spec_from_file_location('reproduce', ROOT / 'tests' / 'reproduce.py')
+reproduce = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(reproduce)
+
+
+@pytest.fixture
+def args(tmp_path, monkeypatch):
+    """The arguments of a table for models that train in a moment."""
+    for corpus in ('wnut17', 'gmb', 'ewt'):
+        (tmp_path / corpus).mkdir()
+        for name in ('train', 'val', 'test'):
+            write_conll(tmp_path / corpus / f'{name}.txt', PEOPLE)
+    (tmp_path / 'vectors.txt').write_text('dunston 0 1 2 3 4 5\nberlin 5 4 3 2 1 0\n')
+    small = tuple(map(str, SMALL))
+    monkeypatch.setattr(reproduce, 'CORPORA', {
+        corpus: (*arguments, *small) for corpus, arguments in reproduce.CORPORA.items()})
+    # What a variant replaces is put back afterwards
+    monkeypatch.setattr(train, 'clip_gradient', train.clip_gradient)
+    monkeypatch.setattr(train, 'SimilarLengthSampler', train.SimilarLengthSampler)
+    monkeypatch.setattr(utils, 'read_words_tags', utils.read_words_tags)
+    return argparse.Namespace(data=tmp_path, emb_file=tmp_path / 'vectors.txt',
+                              folder=tmp_path / 'runs')
+
+
+def perform(run, args):
+    run.folder(args).mkdir(parents=True)
+    reproduce.perform(run, args)
+
+
+@pytest.mark.parametrize('variant', reproduce.VARIANTS)
+def test_each_variant_trains_and_is_scored(variant, args):
+    run = reproduce.Run('wnut17', variant, epochs=2, seed=0)
+    perform(run, args)
+    scores = json.loads((run.folder(args) / 'scores.json').read_text())
+    assert scores['epochs'] == 2 and scores['seconds'] > 0
+    assert set(scores['val']) == set(scores['test']) == {'precision', 'recall', 'F1', 'accuracy'}
+    # Both files hold the same sentences here
+    assert scores['val'] == scores['test']
+
+
+def test_variants_change_what_they_say(args, monkeypatch):
+    reproduce.lower_case()
+    assert utils.read_corpus(args.data / 'ewt/val.txt', 'ner', 3, 'iob2')[0][0][0] == 'dunston'
+    reproduce.random_batches()
+    _, tensors = (None, utils.create_input_tensors(
+        [['a'] * n for n in range(1, 41)], None, *utils.create_maps([['a']], [['O']], 1)))
+    sampler = train.SimilarLengthSampler(tensors[6], tensors[7], 4, 0, 0, 1)
+    spans = [max(batch) - min(batch) for batch in sampler]
+    assert sorted(i for batch in sampler for i in batch) == list(range(40))
+    assert sum(spans) / len(spans) > 10
+
+
+def test_a_table(args, capsys):
+    runs = [reproduce.Run('ewt', 'the full model', 1, seed) for seed in (0, 1)]
+    runs += [reproduce.Run('gmb8000', 'random batches', 1, 0)]
+    for run in runs:
+        perform(run, args)
+    capsys.readouterr()
+    reproduce.print_table(runs + [reproduce.Run('gmb', 'the full model', 1, 0)], args)
+    header, line, ewt, gmb = capsys.readouterr().out.splitlines()
+    assert header.count('|') == line.count('|') == ewt.count('|') == gmb.count('|') == 10
+    assert re.match(r'\| ewt \| the full model \| 2 \| 1 \| \d+ \| [\d.]+ ± [\d.]+ \|', ewt)
+    assert gmb.startswith('| gmb8000 | random batches | 1 | 1 |')
+
+
+def test_a_table_from_the_command_line(args):
+    result = run_script('tests/reproduce.py', 'results', '--data', args.data / 'none',
+                        '--folder', args.folder, '--emb_file', args.emb_file, '--jobs', 2)
+    # Nothing could be trained, and each failure is said
+    assert result.returncode == 1
+    assert result.stderr.count('exit status 1, see log.txt') == len(reproduce.TABLES['results'])
+
+
+def test_baseline(args):
+    files = [args.data / 'wnut17' / f'{name}.txt' for name in ('train', 'val')]
+    result = run_script('tests/baseline.py', 'ner', *files)
+    assert result.returncode == 0, result.stderr
+    assert 'all tags: accuracy 1.0000, macro F1 1.0000' in result.stdout
