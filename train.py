@@ -73,8 +73,8 @@ def add_arguments(parser):
     add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
     add('--word_rnn_layers', type=count, default=1, help='layers of the word BLSTM')
     add('--highway_layers', type=count, default=1, help='layers of each highway network')
-    add('--dropout', type=share, default=0.5, help='probability')
-    add('--fine_tune_word_embeddings', help='(default: if not from emb_file)', **switch)
+    add('--dropout', type=share, default=0.3, help='probability')
+    add('--fine_tune_word_embeddings', default=True, help="change emb_file's vectors", **switch)
     add('--language_models', default=True, help='configuration (a) is without them', **switch)
     add('--characters', default=True, help='configuration (b) is without them as well', **switch)
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
@@ -141,8 +141,6 @@ def parse_arguments(argv):
     for name in ('train_file', 'val_file'):
         if getattr(args, name) is None:
             raise InputError(f'--{name}: expected a file beside your others, found none')
-    if args.fine_tune_word_embeddings is None:
-        args.fine_tune_word_embeddings = args.emb_file is None
     if args.language_models and not args.characters:
         raise InputError('--no-characters: expected --no-language_models too, which need them')
     if args.criterion == 'entity_f1' and args.task == 'pos':
@@ -413,6 +411,28 @@ def go_on(args, corpora, checkpoint):
     return model, maps, {**state, 'arguments': vars(args)}
 
 
+def make_optimizer(model, args, state=None):
+    """Make the optimizer, and give it the state that a checkpoint has of it, if any.
+
+    Of pre-trained vectors only those of the training words ever get a gradient. On a CPU it comes
+    as these rows alone, since a step would spend half its time on 400,000 rows that do not change.
+    """
+    sparse = (args.fine_tune_word_embeddings and args.emb_file is not None
+              and args.device == 'cpu' and not dist.is_initialized())
+    model.word_embeds.sparse = sparse
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
+                                lr=args.lr, momentum=args.momentum, fused=not sparse)
+    if state is not None:
+        optimizer.load_state_dict(state)
+        # The state may come from another device
+        optimizer.param_groups[0]['fused'] = not sparse
+        of_words = optimizer.state.get(model.word_embeds.weight, {})
+        buffer = of_words.get('momentum_buffer')
+        if buffer is not None and buffer.is_sparse != sparse:
+            of_words['momentum_buffer'] = buffer.to_sparse(1) if sparse else buffer.to_dense()
+    return optimizer
+
+
 def train_epochs(model, maps, optimizer, loaders, state, args):
     """Train until the validation score has not improved for --patience epochs, or for --epochs.
 
@@ -507,10 +527,7 @@ def run(args, checkpoint):
                           else go_on(args, corpora, checkpoint))
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
     model.to(args.device)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
-                                lr=args.lr, momentum=args.momentum, fused=True)
-    if checkpoint is not None:
-        optimizer.load_state_dict(checkpoint['optimizer'])
+    optimizer = make_optimizer(model, args, checkpoint and checkpoint['optimizer'])
     loaders = [make_loader(*corpora[name], maps, args, batch_size)
                for name, batch_size in (('train', args.batch_size), ('val', 64))]
     print(f'{len(corpora["train"][0]):,} sentences to learn from, '

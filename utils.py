@@ -563,7 +563,11 @@ def clip_gradient(optimizer, grad_clip):
     """Clip the gradients of all of the optimizer's parameters to +-grad_clip, value by value."""
     for group in optimizer.param_groups:
         for parameter in group['params']:
-            if parameter.grad is not None:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                # Each row once, or the sum of its parts would be clipped part by part
+                parameter.grad = parameter.grad.coalesce()
+                parameter.grad.values().clamp_(-grad_clip, grad_clip)
+            elif parameter.grad is not None:
                 parameter.grad.clamp_(-grad_clip, grad_clip)
 
 
@@ -604,6 +608,8 @@ def checksum(value):
             digest.update(f'{len(value)} values'.encode())
             for item in value:
                 add(item)
+        elif isinstance(value, torch.Tensor) and value.is_sparse:
+            add([value.shape, value.coalesce().indices(), value.coalesce().values()])
         elif isinstance(value, torch.Tensor):
             digest.update(f'{value.dtype} {tuple(value.shape)}'.encode())
             digest.update(value.detach().cpu().reshape(-1).numpy())

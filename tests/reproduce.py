@@ -67,10 +67,11 @@ VARIANTS = {
     'characters in lower case': ((), lower_case),
     'vectors cut to the training vocabulary': (('--no-expand_vocab',), None),
     'no pre-trained vectors': ((), None),
-    'vectors fine-tuned': (('--fine_tune_word_embeddings',), None),
+    'vectors frozen': (('--no-fine_tune_word_embeddings',), None),
     'tags learned as IOB2': (('--tag_scheme', 'iob2'), None),
     'random batches': ((), random_batches),
     'norm clipping': ((), norm_clipping),
+    'dropout 0.5': (('--dropout', '0.5'), None),
 }
 
 

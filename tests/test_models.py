@@ -1,5 +1,6 @@
 """The model, the loss and the decoder, against enumeration, pytorch-crf and gradcheck."""
 
+import argparse
 import itertools
 
 import pytest
@@ -11,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from datasets import SimilarLengthSampler, WCDataset, trim
 from inference import IMPOSSIBLE, ViterbiDecoder, legal_transitions, run_model
 from models import CRF, LM_LSTM_CRF, Dropout, Highway, ViterbiLoss
-from train import lm_loss
-from utils import all_tags, create_input_tensors, create_maps
+from train import lm_loss, make_optimizer
+from utils import all_tags, clip_gradient, create_input_tensors, create_maps
 
 TAG_MAP = {'<start>': 0, 'X': 1, 'Y': 2, 'Z': 3, '<end>': 4}
 IOBES_MAP = {name: i for i, name in enumerate(['<start>', *all_tags('XY', 'iobes'), '<end>'])}
@@ -383,6 +384,31 @@ def test_word_embeddings_are_frozen_or_fine_tuned():
         run_model(model, batch)[0].sum().backward()
         assert (model.word_embeds.weight.grad is not None) == fine_tune
     assert torch.equal(model.word_embeds.weight, embeddings)
+
+
+def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
+    """Sparse gradients make the same steps as dense ones, also after going on elsewhere."""
+    weights = []
+    for emb_files in ([None] * 8, ['sparse'] * 8, ['sparse', 'sparse', None, None] * 2):
+        model, _, batch = make_model()
+        state = None
+        for step, emb_file in enumerate(emb_files):
+            args = argparse.Namespace(fine_tune_word_embeddings=True, emb_file=emb_file,
+                                      device='cpu', lr=0.5, momentum=0.9)
+            optimizer = make_optimizer(model, args, state)
+            # Each step has a word that the others may lack
+            sentence = [tensor[[step % len(PEOPLE)]] for tensor in batch]
+            scores, lm_f_scores, *_ = run_model(model, sentence)
+            (scores.pow(2).sum() + lm_f_scores.pow(2).sum()).backward()
+            clip_gradient(optimizer, 0.02)
+            assert model.word_embeds.weight.grad.is_sparse == (emb_file is not None)
+            optimizer.step()
+            optimizer.zero_grad()
+            state = optimizer.state_dict()
+        weights.append(model.word_embeds.weight.detach().clone())
+    assert not torch.allclose(weights[0], make_model()[0].word_embeds.weight, atol=1e-2)
+    assert torch.allclose(weights[1], weights[0], atol=1e-6)
+    assert torch.allclose(weights[2], weights[0], atol=1e-6)
 
 
 def test_dropout_is_where_the_paper_has_it():

@@ -194,10 +194,13 @@ def test_earlier_runs_are_kept(tmp_path):
     }
 
 
-def test_resuming_goes_on(tmp_path):
+@pytest.mark.parametrize('vectors', [(), ('--emb_file', 'vectors.txt')])
+def test_resuming_goes_on(tmp_path, vectors):
     write_conll(tmp_path / 'data.txt', PEOPLE)
+    (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     options = (*SMALL, '--dropout', 0.5, *data_files(tmp_path))
+    options += tuple(tmp_path / x if x.endswith('.txt') else x for x in vectors)
     run_script('train.py', *options, '--epochs', 4, '--output_dir', whole)
     run_script('train.py', *options, '--epochs', 2, '--output_dir', parts)
     result = run_script('train.py', '--checkpoint', parts / LATEST, '--epochs', 4)
@@ -310,7 +313,10 @@ def test_a_damaged_checkpoint_is_refused_or_right(folder, tmp_path):
 def test_two_processes_take_the_same_steps_as_one(tmp_path):
     # 41 sentences: the last batch of ten has one, so that a process is idle
     write_conll(tmp_path / 'data.txt', (PEOPLE * 9)[:41])
+    # One process trains the rows of the words in the file, two train all of them
+    (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
     options = [*SMALL, *data_files(tmp_path), '--epochs', 3, '--lr', 0.1]
+    options += ['--emb_file', tmp_path / 'vectors.txt']
     one, two = tmp_path / 'one', tmp_path / 'two'
     run_script('train.py', *options, '--batch_size', 10, '--output_dir', one)
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
