@@ -82,7 +82,7 @@ def add_arguments(parser):
     add = group('training')
     add('--epochs', type=count, default=200, help='at most so many')
     add('--batch_size', type=count, default=10, help='sentences in a step, of each process')
-    add('--lr', type=amount, default=0.015, help='learning rate of the first epoch')
+    add('--lr', type=amount, default=0.03, help='learning rate of the first epoch')
     add('--lr_decay', type=amount, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
     add('--momentum', type=share, default=0.9, help='of stochastic gradient descent')
     add('--grad_clip', type=amount, default=5.0, help='largest absolute value of a gradient')
