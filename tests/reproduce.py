@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import NamedTuple
@@ -52,8 +53,15 @@ def random_batches():
 def norm_clipping():
     """The norm of all gradients together clipped, instead of each value."""
     def clip(optimizer, grad_clip):
-        parameters = [p for group in optimizer.param_groups for p in group['params']]
-        torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+        gradients = []
+        for parameter in chain.from_iterable(group['params'] for group in optimizer.param_groups):
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+            gradients.append(parameter.grad.values() if parameter.grad.is_sparse
+                             else parameter.grad)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        for gradient in gradients:
+            gradient.mul_((grad_clip / norm).clamp(max=1))
 
     train.clip_gradient = clip
 

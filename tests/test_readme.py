@@ -16,7 +16,7 @@ SCRIPTS = ('models.py', 'datasets.py', 'utils.py', 'train.py', 'inference.py', '
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
-    """A copy of the project in which the README's shell commands have been run, at small sizes."""
+    """A copy of the project, with files of one's own and a small model that train.py has left."""
     folder = tmp_path_factory.mktemp('checkout')
     for name in (*SCRIPTS, 'data/sample', 'data/prepare.py', 'tests'):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -26,7 +26,15 @@ def checkout(tmp_path_factory):
     for name in ('train', 'val', 'test'):
         shutil.copy(ROOT / 'data' / 'sample' / 'val.txt', folder / 'my' / f'{name}.txt')
     (folder / 'my' / 'vectors.txt').write_text('the 0 1 2 3 4 5\nin 5 4 3 2 1 0\n')
+    run(small('python train.py'), folder)
     return folder
+
+
+def run(command, folder):
+    """Run a command; it has to succeed. Returns what it printed."""
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, f'{command}\n{result.stdout}\n{result.stderr}'
+    return result.stdout
 
 
 def shell_lines():
@@ -69,13 +77,11 @@ def test_shell_commands(checkout):
     for line in lines:
         command = small(line)
         if command is not None:
-            result = subprocess.run(command, cwd=checkout, capture_output=True, text=True,
-                                    timeout=240)
-            assert result.returncode == 0, f'{line}\n{result.stdout}\n{result.stderr}'
+            run(command, checkout)
 
 
 def test_python_snippets(checkout):
-    """All of them in one session, in the folder in which the shell commands were run."""
+    """All of them in one session, from top to bottom."""
     script, expected = '', []
     for (language, text), (following, output) in zip(BLOCKS, [*BLOCKS[1:], ('bash', '')]):
         if language == 'python':
@@ -84,10 +90,7 @@ def test_python_snippets(checkout):
             follows = following == '' and f'{text}```\n```\n{output}' in README
             expected.append(output if follows else None)
     assert len(expected) > 8
-    result = subprocess.run([sys.executable, '-c', script], cwd=checkout, capture_output=True,
-                            text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    printed = result.stdout.split('=====\n')
+    printed = run([sys.executable, '-c', script], checkout).split('=====\n')
     for wanted, found in zip(expected, printed):
         if wanted is not None:
             assert found == wanted

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import torch
 from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
 
 import train
@@ -61,6 +62,23 @@ def test_variants_change_what_they_say(args, monkeypatch):
     spans = [max(batch) - min(batch) for batch in sampler]
     assert sorted(i for batch in sampler for i in batch) == list(range(40))
     assert sum(spans) / len(spans) > 10
+
+
+def test_norm_clipping_is_that_of_pytorch(args):
+    reproduce.norm_clipping()
+    for largest in (0.5, 100):
+        gradients = []
+        for sparse in (False, True):
+            torch.manual_seed(0)
+            layers = torch.nn.Embedding(9, 3, sparse=sparse), torch.nn.Linear(3, 2)
+            layers[1](layers[0](torch.tensor([1, 2, 1]))).pow(2).sum().backward()
+            parameters = [p for layer in layers for p in layer.parameters()]
+            if sparse:
+                train.clip_gradient(torch.optim.SGD(parameters, lr=1), largest)
+            else:
+                torch.nn.utils.clip_grad_norm_(parameters, largest)
+            gradients.append([p.grad.to_dense() for p in parameters])
+        assert all(torch.allclose(a, b) for a, b in zip(*gradients))
 
 
 def test_a_table(args, capsys):
