@@ -3,7 +3,7 @@
     python img/draw.py                       all of them, into this folder
     python img/draw.py --record CHECKPOINT   img/run.json, what the pictures of a trained model show
 
-Lengths are in points, y grows downwards. The colours mean the same things in all pictures:
+Lengths are in points, y grows downwards. COLOURS mean the same things in all pictures.
 """
 
 import argparse

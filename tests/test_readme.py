@@ -58,6 +58,8 @@ def small(line):
     # Two machines become one
     line = re.sub(r'--nnodes=2 .* train.py', '--standalone --nproc_per_node=2 train.py', line)
     text = re.search(r' --text "(.*)"', line)
+    # The real corpora and vectors are not here
+    line = line.replace('data/wnut17/', 'my/').replace('data/glove/glove.6B.100d', 'my/vectors')
     words = line.replace(text.group(), '').split() if text else line.split()
     assert words[0] == 'python', line
     if 'train.py' in line:
