@@ -37,8 +37,7 @@ class WCDataset(Dataset):
 def trim(batch):
     """Cut the pads of a batch down to its longest sentence.
 
-    LSTMs can be made to skip pads, linear layers can't, so that pads which no sentence of the batch
-    needs would cost time.
+    Pads that no sentence of the batch needs would cost time in every layer.
 
     Args:
         batch: the eight inputs of N sentences.

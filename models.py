@@ -79,7 +79,7 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BiLSTM and a CRF that share character LSTMs with two language models (section 3).
+    """A word BiLSTM and a CRF that share character LSTMs with two language models (paper: 3).
 
     Args:
         tagset_size: m, with <start> and <end>.
@@ -151,7 +151,7 @@ class LM_LSTM_CRF(nn.Module):
             crf_scores (N, L_w, m, m); in training, lm_f_scores and lm_b_scores (N, L_w,
             lm_vocab_size), None without language models; wmaps, tmaps and wmap_lengths; and
             word_sort_ind and char_sort_ind, (N,). The rows come sorted by decreasing number of
-            characters and then of words: row n was row char_sort_ind[word_sort_ind[n]].
+            words and, among equals, of characters: row n was char_sort_ind[word_sort_ind[n]].
         """
         # Both sorts keep the order of rows of the same length
         cmap_lengths, char_sort_ind = cmap_lengths.sort(descending=True, stable=True)
@@ -219,7 +219,7 @@ class LM_LSTM_CRF(nn.Module):
 
 
 class ViterbiLoss(nn.Module):
-    """Negative log likelihood of the gold tags under a CRF (equations 3 and 4).
+    """Negative log likelihood of the gold tags under a CRF (paper: equations 3, 4).
 
     It is log Z, the log-sum-exp of the scores of all tag sequences from <start> to <end>, which the
     forward algorithm finds word by word, minus the score of the gold sequence.

@@ -454,8 +454,7 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
         val_loss, scores = validate(loaders[1], model, crf_criterion, vb_decoder, maps['tag_map'],
                                     args.task)
         check_loss(val_loss, state['epoch'], len(loaders[0]))
-        figures = {name: scores[name] for name in ('macro_f1', 'entity_f1', 'accuracy')
-                   if name in scores}
+        figures = {name: score for name, score in scores.items() if name != 'rows'}
         row = {'epoch': state['epoch'], 'lm_loss': lm_loss, 'viterbi_loss': vb_loss,
                'val_viterbi_loss': val_loss, **figures, 'lr': lr,
                'seconds': time.perf_counter() - began}
@@ -478,6 +477,8 @@ def train_epochs(model, maps, optimizer, loaders, state, args):
               flush=True)
         if INTERRUPTS:
             raise Interrupted
+    if state['epochs_since_improvement'] >= args.patience:
+        print(f'no better score for {args.patience} epochs (a larger --patience goes on)')
 
 
 def write_log(path, rows):

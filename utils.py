@@ -503,8 +503,8 @@ def score_tags(gold, predicted, task):
         task: 'ner' or 'pos'.
 
     Returns:
-        A dict: accuracy; macro_f1, the mean of the F1s of the tags (IOB2) that occur in either;
-        for ner, entity_f1 as conlleval counts it; rows, for print_scores.
+        A dict: macro_f1, the mean of the F1s of the tags (IOB2) that occur in either; for ner,
+        entity_f1 as conlleval counts it; accuracy; rows, for print_scores.
     """
     if task == 'ner':
         # An entity is right if its type, its first and its last word are
@@ -517,11 +517,11 @@ def score_tags(gold, predicted, task):
     gold, predicted = (list(chain.from_iterable(corpus)) for corpus in (gold, predicted))
     right = Counter(g for g, p in zip(gold, predicted, strict=True) if g == p)
     rows = score_rows(right, Counter(predicted), Counter(gold))
-    scores = {'accuracy': right.total() / len(gold), 'rows': rows,
-              'macro_f1': sum(row[3] for row in rows[:-1]) / len(rows[:-1])}
+    scores = {'macro_f1': sum(row[3] for row in rows[:-1]) / len(rows[:-1])}
     if task == 'ner':
-        scores |= {'rows': entity_rows, 'entity_f1': entity_rows[-1][3]}
-    return scores
+        rows = entity_rows
+        scores['entity_f1'] = rows[-1][3]
+    return {**scores, 'accuracy': right.total() / len(gold), 'rows': rows}
 
 
 def score_rows(right, predicted, gold):

@@ -457,8 +457,8 @@ def viterbi_step(t):
     arrow(ax, (232, 226), (288, 226))
     write(ax, 260, 214, 'max', size=8.5)
     cumulative_row(ax, 294, 222, t, 'the best of each column')
-    write(ax, 235, 300, 'pale: what our decoder rules out, <start> and <end> inside the sentence',
-          PALE, 8.5)
+    write(ax, 235, 300, 'pale: what our decoder rules out, <start> and <end> inside the sentence'
+          if t < 3 else 'pale: what does not count at <end>', PALE, 8.5)
     return ax
 
 
@@ -504,7 +504,7 @@ def viterbi_5():
             best = t and tag == all_steps[t - 1][1][0, 1:4].argmax().item() + 1 and t < 4
             text = SHORT[tag] + (f'\n{all_steps[t - 1][1][0, tag]:.2f}' if t else '')
             box(ax, x, y, 64, 30, text, 'gold' if on_path else 'tag' if best else 'plain', size=9)
-    write(ax, 235, 198, 'green: the leader at that word, which the best path passes by', size=9)
+    write(ax, 235, 198, 'green: the leader at that word, not on the best path', size=9)
     return ax
 
 
@@ -589,16 +589,17 @@ def transitions():
     """The transition scores that a CRF has learned: blue is above zero, red below."""
     tags, values = recorded()['tags'], torch.tensor(recorded()['transition'])
     size = min(19, 390 / len(tags))
-    ax = paper(470, 106 + size * len(tags))
+    ax = paper(470, 124 + size * len(tags))
     most = values.abs().max().item()
+    write(ax, 235, 14, 'rows: the tag before; columns: the tag of this word', size=9)
     for i, tag in enumerate(tags):
-        write(ax, 66, 62 + size * (i + 0.5), tag, size=8.5, ha='right')
-        write(ax, 72 + size * (i + 0.5), 56, tag, size=8.5, rotation=90, va='bottom')
+        write(ax, 66, 80 + size * (i + 0.5), tag, size=8.5, ha='right')
+        write(ax, 72 + size * (i + 0.5), 74, tag, size=8.5, rotation=90, va='bottom')
         for j, value in enumerate(values[i].tolist()):
             colour = shade(abs(value) / most, 'word' if value > 0 else 'highway')
-            ax.add_patch(Rectangle((72 + size * j, 62 + size * i), size, size, facecolor=colour,
+            ax.add_patch(Rectangle((72 + size * j, 80 + size * i), size, size, facecolor=colour,
                                    edgecolor=PAPER, linewidth=0.5))
-    bottom = 86 + size * len(tags)
+    bottom = 104 + size * len(tags)
     for x, value in zip((100, 164, 228, 292), (-most, -most / 2, most / 2, most)):
         ax.add_patch(Rectangle((x, bottom - 6), 12, 12, linewidth=0, facecolor=shade(
             abs(value) / most, 'word' if value > 0 else 'highway')))

@@ -102,7 +102,7 @@ TABLES = {
                 for corpus, epochs, seeds in (('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 6, 1))
                 for seed in range(seeds)],
     'ablations': [Run(corpus, variant, epochs, seed)
-                  for corpus, epochs, seeds in (('wnut17', 10, 2), ('gmb8000', 8, 1))
+                  for corpus, epochs, seeds in (('wnut17', 8, 2), ('gmb8000', 5, 1))
                   for seed in range(seeds) for variant in VARIANTS],
 }
 
