@@ -59,7 +59,8 @@ def small(line):
     line = re.sub(r'--nnodes=2 .* train.py', '--standalone --nproc_per_node=2 train.py', line)
     text = re.search(r' --text "(.*)"', line)
     # The real corpora and vectors are not here
-    line = line.replace('data/wnut17/', 'my/').replace('data/glove/glove.6B.100d', 'my/vectors')
+    line = re.sub('data/(wnut17|ewt)/', 'my/', line)
+    line = line.replace('data/glove/glove.6B.100d', 'my/vectors')
     words = line.replace(text.group(), '').split() if text else line.split()
     assert words[0] == 'python', line
     if 'train.py' in line:
@@ -68,8 +69,6 @@ def small(line):
     if 'prepare.py' in line:
         # Tested with a server of its own
         words = [*words[:3], '--help']
-    if 'reproduce.py' in line or 'baseline.py' in line:
-        words = [*words[:2], '--help']
     return [sys.executable, *words[1:], *(['--text', text.group(1)] if text else [])]
 
 

@@ -226,6 +226,9 @@ def test_early_stopping(tmp_path):
         tmp_path,
     )
     assert 'epoch 3:' in result.stdout and 'epoch 4:' not in result.stdout
+    assert 'no better score for 3 epochs' in result.stdout
+    result = run_script('train.py', '--checkpoint', tmp_path / LATEST, '--epochs', 9)
+    assert result.returncode == 0 and 'no better score for 3 epochs' in result.stdout
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
