@@ -46,13 +46,10 @@ CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr
 
 def add_arguments(parser):
     """The command-line arguments, in groups."""
-    def group(title):
-        return parser.add_argument_group(title).add_argument
-
     switch = {'action': argparse.BooleanOptionalAction}
     count, amount, share = number(int, 1), number(float, 0), number(float, 0, 1)
 
-    add = group('data')
+    add = parser.add_argument_group('data').add_argument
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
     add('--tag_column', type=number(int, 0), help='from 0 (default: 3 for ner, 1 for pos)')
     add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
@@ -65,7 +62,7 @@ def add_arguments(parser):
     add('--expand_vocab', default=True, help="take in all of emb_file's words", **switch)
     add('--tag_scheme', choices=('iobes', 'iob2'), default='iobes', help='how entities are learned')
 
-    add = group('model')
+    add = parser.add_argument_group('model').add_argument
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
     add('--word_emb_dim', type=count, help="size of word embeddings (default: emb_file's or 100)")
     add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
@@ -79,7 +76,7 @@ def add_arguments(parser):
     add('--characters', default=True, help='configuration (b) is without them as well', **switch)
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
 
-    add = group('training')
+    add = parser.add_argument_group('training').add_argument
     add('--epochs', type=count, default=200, help='at most so many')
     add('--batch_size', type=count, default=10, help='sentences in a step, of each process')
     add('--lr', type=amount, default=0.03, help='learning rate of the first epoch')
@@ -92,7 +89,7 @@ def add_arguments(parser):
         help='score that says which epoch is best')
     add('--seed', type=number(int, 0), default=0, help='of all that is random')
 
-    add = group('files and machine')
+    add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to go on from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
     add('--device', type=available_device, default='cuda' if torch.cuda.is_available() else 'cpu',

@@ -266,17 +266,18 @@ def word_index(word, word_map):
     return word_map['<unk>']
 
 
-def pad_rows(values, lengths):
-    """Lay a flat array out in rows of the given lengths, padded with 0 to the longest.
+def pad_rows(values, lengths, end):
+    """Lay a flat list or array out in rows, close each with `end`, and pad them with 0.
 
     Args:
         values: (sum of lengths,), lengths: (N,).
 
     Returns:
-        (N, longest length) array of int64.
+        (N, longest length + 1) array of int64.
     """
-    padded = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
-    padded[np.arange(lengths.max()) < lengths[:, None]] = values
+    places = np.arange(lengths.max() + 1)
+    padded = np.where(places == lengths[:, None], end, 0)
+    padded[places < lengths[:, None]] = values
     return padded
 
 
@@ -296,10 +297,7 @@ def encode_chars(texts, char_map):
         if len(char) == 1:
             table[ord(char)] = index
     codes = np.frombuffer(''.join(texts).encode('utf-32-le', 'surrogatepass'), dtype=np.uint32)
-    # (N, L_c - 1), then one more column for the <end> of the longest
-    chars = np.pad(pad_rows(table[codes], lengths), ((0, 0), (0, 1)))
-    chars[np.arange(len(texts)), lengths] = char_map['<end>']
-    return chars
+    return pad_rows(table[codes], lengths, char_map['<end>'])
 
 
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
@@ -322,40 +320,34 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
     # dunston, checks, in -> 3
     sizes = np.array([len(sentence) for sentence in words])
     flat_words = list(chain.from_iterable(words))
-    inside = np.arange(sizes.max() + 1) < sizes[:, None]
-    ends = (np.arange(len(words)), sizes)
 
     # dunston, checks, in, <end>
     indices = {word: word_index(word, word_map) for word in set(flat_words)}
-    wmaps = np.zeros(inside.shape, dtype=np.int64)
-    wmaps[inside] = [indices[word] for word in flat_words]
-    wmaps[ends] = word_map['<end>']
+    wmaps = pad_rows([indices[word] for word in flat_words], sizes, word_map['<end>'])
 
     # 'dunston checks in ' + <end>, 'ni skcehc notsnud ' + <end>
     texts = [' '.join(sentence) for sentence in words]
     cmaps_f = encode_chars([text + ' ' for text in texts], char_map)
     cmaps_b = encode_chars([text[::-1] + ' ' for text in texts], char_map)
 
-    # A word and its space take 8, 7, 3 characters, so that the spaces after the words are at
-    # [7, 14, 17] forward and, in the order of the words, [17, 9, 2] backward; <end> is at 18
-    steps = np.zeros(inside.shape, dtype=np.int64)
-    steps[inside] = [len(word) + 1 for word in flat_words]
-    last = steps.sum(axis=1)
+    # The words, each with its space, and <end> take 8, 7, 3 and 1 characters, so that the last of
+    # each are at [7, 14, 17, 18] forward and, in the order of the words, [17, 9, 2, 18] backward
+    steps = pad_rows([len(word) + 1 for word in flat_words], sizes, 1)
+    inside, lengths = steps > 0, steps.sum(axis=1)
     cmarkers_f = np.where(inside, steps.cumsum(axis=1) - 1, 0)
-    cmarkers_b = np.where(inside, steps[:, ::-1].cumsum(axis=1)[:, ::-1] - 1, 0)
-    cmarkers_f[ends] = cmarkers_b[ends] = last
+    # The sums from the right have begun with the 1 of <end>, which is not read before the words
+    cmarkers_b = np.where(inside, steps[:, ::-1].cumsum(axis=1)[:, ::-1] - 2, 0)
+    cmarkers_b[np.arange(len(words)), sizes] = lengths - 1
 
     tmaps = None
     if tags is not None:
         # <start>, 2, 3, 3 are the tags before 2, 3, 3, <end>; unrolled, 0 * 5 + 2 = 2, 13, 18, 19
-        current = np.zeros(inside.shape, dtype=np.int64)
-        current[inside] = [tag_map[tag] for tag in chain.from_iterable(tags)]
-        current[ends] = tag_map['<end>']
+        flat_tags = [tag_map[tag] for tag in chain.from_iterable(tags)]
+        current = pad_rows(flat_tags, sizes, tag_map['<end>'])
         previous = np.pad(current, ((0, 0), (1, 0)), constant_values=tag_map['<start>'])[:, :-1]
-        unrolled = previous * len(tag_map) + current
-        tmaps = np.where(np.arange(inside.shape[1]) <= sizes[:, None], unrolled, 0)
+        tmaps = np.where(inside, previous * len(tag_map) + current, 0)
 
-    arrays = (wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, sizes + 1, last + 1)
+    arrays = (wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, sizes + 1, lengths)
     return tuple(None if array is None else torch.from_numpy(array) for array in arrays)
 
 
