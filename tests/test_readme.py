@@ -59,7 +59,7 @@ def small(line):
     line = re.sub(r'--nnodes=2 .* train.py', '--standalone --nproc_per_node=2 train.py', line)
     text = re.search(r' --text "(.*)"', line)
     # The real corpora and vectors are not here
-    line = re.sub('data/(wnut17|ewt)/', 'my/', line)
+    line = re.sub('data/(wnut17|gmb|ewt)/', 'my/', line)
     line = line.replace('data/glove/glove.6B.100d', 'my/vectors')
     words = line.replace(text.group(), '').split() if text else line.split()
     assert words[0] == 'python', line
