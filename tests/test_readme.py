@@ -117,7 +117,8 @@ def test_links_and_names():
 def test_length():
     """It teaches in fewer words than 6,000."""
     prose = re.sub(r'^```.*?^```$', '', README, flags=re.MULTILINE | re.DOTALL)
-    assert len(prose.split()) < 6000
+    # The bars of tables and other lone signs are no words
+    assert sum(any(c.isalnum() for c in word) for word in prose.split()) < 6000
 
 
 def test_arguments_exist():
