@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import re
 import sys
 from collections import deque
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, available_device, check_tags, create_input_tensors,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
-                   score_tags, to_device)
+                   exit_status, score_tags, to_device)
 
 # The score of an impossible transition; with -inf gradients would be NaN
 IMPOSSIBLE = -1e6
@@ -536,7 +535,7 @@ def parse_arguments(argv):
         f'{LONGEST_WORD} characters the model sees the first {LONGEST_WORD}.')
     add = parser.add_argument
     add('checkpoint', help='a checkpoint of train.py')
-    add('files', nargs='*', help='files to tag (default: standard input)')
+    add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--format', choices=('text', 'conll'), default='text',
         help='one sentence a line, or words in the first of several columns (default: text)')
@@ -550,32 +549,26 @@ def parse_arguments(argv):
     add('--device', type=available_device, help='cpu or cuda (default: %(default)s)',
         default='cuda' if torch.cuda.is_available() else 'cpu')
     # Files may also stand behind the arguments
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.evaluate and not arguments.files:
+        raise InputError('--evaluate: expected labelled files, found none')
+    if arguments.text is not None and (arguments.files or arguments.evaluate):
+        raise InputError('--text: expected no files and no --evaluate beside it')
+    if arguments.explain and (arguments.evaluate or arguments.format == 'conll'):
+        raise InputError('--explain: expected neither --evaluate nor --format conll beside it')
+    return arguments
 
 
-def main(argv=None):
-    """Do what the command line says; return the exit status."""
+def main(argv):
+    """Tag or score what the command line says."""
     torch.set_float32_matmul_precision('high')
-    sys.stdout.reconfigure(encoding='utf-8', errors='replace')
-    try:
-        arguments = parse_arguments(argv)
-        tagger = load_tagger(arguments.checkpoint, arguments.device)
-        if arguments.evaluate and not arguments.files:
-            raise InputError('--evaluate: expected labelled files, found none')
-        if arguments.evaluate:
-            evaluate(tagger, arguments.files, arguments.tag_column)
-        else:
-            tag_and_print(tagger, arguments)
-        sys.stdout.flush()
-    except InputError as error:
-        return f'error: {error}'
-    except BrokenPipeError:
-        # The reader, head for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    arguments = parse_arguments(argv)
+    tagger = load_tagger(arguments.checkpoint, arguments.device)
+    if arguments.evaluate:
+        evaluate(tagger, arguments.files, arguments.tag_column)
+    else:
+        tag_and_print(tagger, arguments)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(exit_status(main, sys.argv[1:]))

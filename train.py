@@ -31,7 +31,7 @@ from models import LM_LSTM_CRF, ViterbiLoss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
                    available_device, check_tags, clip_gradient, create_input_tensors, create_maps,
                    find_entities, load_checkpoint, load_embeddings, number, read_corpus,
-                   read_embeddings, read_words_tags, save_checkpoint, score_tags, to_device)
+                   read_embeddings, exit_status, save_checkpoint, score_tags, to_device)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
@@ -87,7 +87,7 @@ def add_arguments(parser):
     add('--patience', type=count, default=10, help='epochs without a better score to stop at')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
         help='score that says which epoch is best')
-    add('--seed', type=number(int, 0), default=0, help='of all that is random')
+    add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='of all that is random')
 
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to go on from')
@@ -403,6 +403,8 @@ def go_on(args, corpora, checkpoint):
     torch.set_rng_state(checkpoint['rng_state'].cpu())
     if torch.cuda.is_available() and checkpoint['cuda_rng_state'] is not None:
         torch.cuda.set_rng_state(checkpoint['cuda_rng_state'].cpu())
+    if checkpoint['epoch'] >= args.epochs:
+        print(f'{checkpoint["epoch"]} epochs are done already (a larger --epochs goes on)')
     state = {name: checkpoint[name] for name in (
         'epoch', 'best_score', 'epochs_since_improvement', 'log', 'model_arguments')}
     return model, maps, {**state, 'arguments': vars(args)}
@@ -489,13 +491,18 @@ def write_log(path, rows):
         raise InputError(f'{path}: cannot be written: {error.strerror}') from None
 
 
-def keep_old_files(folder, checkpoint):
-    """Rename the files of an earlier run, so that this one, which goes on from checkpoint or from
-    nothing (None), overwrites none of them."""
-    names = (CHECKPOINT, BEST_CHECKPOINT, LOG)
-    if checkpoint is not None and Path(checkpoint).parent.samefile(folder):
-        names = () if Path(checkpoint).name == CHECKPOINT else (CHECKPOINT,)
-    old = [folder / name for name in names if (folder / name).exists()]
+def own_files(folder, checkpoint):
+    """The names of files in a folder that belong to the run that goes on from a checkpoint."""
+    if checkpoint is None or not Path(checkpoint).parent.samefile(folder):
+        return ()
+    return {CHECKPOINT: (CHECKPOINT, BEST_CHECKPOINT, LOG),
+            BEST_CHECKPOINT: (BEST_CHECKPOINT, LOG)}.get(Path(checkpoint).name, ())
+
+
+def keep_old_files(folder, own):
+    """Rename the files of another run, all but this run's own, so that none is overwritten."""
+    old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
+           if name not in own and (folder / name).exists()]
     number = 1
     while any(Path(f'{path}.{number}').exists() for path in old):
         number += 1
@@ -504,12 +511,11 @@ def keep_old_files(folder, checkpoint):
         print(f'{path} is kept as {path}.{number}')
 
 
-def score_test_file(args, best_checkpoint):
-    """Score the best checkpoint on the test file and show two of its sentences."""
+def score_test_file(args, words, best_checkpoint):
+    """Score the best checkpoint on the test file and show how it tags two sentences of it."""
     tagger = load_tagger(best_checkpoint, args.device)
     print(f'tagged by {best_checkpoint}:')
-    evaluate(tagger, [args.test_file], args.tag_column)
-    words, _ = read_words_tags(args.test_file, args.tag_column, caseless=False)
+    evaluate(tagger, [args.test_file])
     for tagged in tagger.tag(words[:2]):
         print(inline(tagged, args.task))
 
@@ -535,8 +541,12 @@ def run(args, checkpoint):
     folder, rank = Path(args.output_dir), rank_and_processes()[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        own = own_files(folder, args.checkpoint)
+        if BEST_CHECKPOINT not in own:
+            # The best one of the run is elsewhere; here the best of what follows is kept
+            state['best_score'] = -1.0
         if rank == 0:
-            keep_old_files(folder, args.checkpoint)
+            keep_old_files(folder, own)
             if state['log']:
                 # Without rows that are newer than the checkpoint
                 write_log(folder / LOG, state['log'])
@@ -548,12 +558,13 @@ def run(args, checkpoint):
             train_epochs(model, maps, optimizer, loaders, state, args)
     except Interrupted:
         status = 128 + INTERRUPTS[0]
+        latest = folder / CHECKPOINT if (folder / CHECKPOINT).exists() else args.checkpoint
         print(f'stopped in epoch {state["epoch"]}', end='; ')
-        print(f'to go on: python train.py --checkpoint {folder / CHECKPOINT}'
-              if state['epoch'] else 'there is no checkpoint yet', flush=True)
+        print(f'to go on: python train.py --checkpoint {latest}' if latest
+              else 'there is no checkpoint yet', flush=True)
     if (status != 128 + signal.SIGTERM and args.test_file is not None and rank == 0
             and (folder / BEST_CHECKPOINT).exists()):
-        score_test_file(args, folder / BEST_CHECKPOINT)
+        score_test_file(args, corpora['test'][0], folder / BEST_CHECKPOINT)
     return status
 
 
@@ -575,17 +586,12 @@ def several_processes(args):
         dist.destroy_process_group()
 
 
-def main(argv=None):
-    """Train as the command line says."""
-    try:
-        args, checkpoint = parse_arguments(argv)
-        with several_processes(args):
-            return run(args, checkpoint)
-    except InputError as error:
-        return f'error: {error}'
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+def main(argv):
+    """Train as the command line says; return the exit status."""
+    args, checkpoint = parse_arguments(argv)
+    with several_processes(args):
+        return run(args, checkpoint)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(exit_status(main, sys.argv[1:]))

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import re
+import sys
 import warnings
 import zlib
 from collections import Counter
@@ -55,11 +56,35 @@ def number(kind, least, most=float('inf')):
 def available_device(text):
     """The name of a device that PyTorch can use here, for argparse."""
     try:
+        if not re.fullmatch(r'cpu|cuda(:\d+)?', text):
+            raise RuntimeError
         torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError):
         raise argparse.ArgumentTypeError(
-            f'expected a device that PyTorch has here, found {text!r}') from None
+            f'expected cpu, or cuda if PyTorch has one here, found {text!r}') from None
     return text
+
+
+def exit_status(main, argv):
+    """Run a script's main function on the command line.
+
+    Returns:
+        For sys.exit, what main returns or, in one line, what was wrong with the input.
+    """
+    # Names of people and places need more than some terminals' encodings have
+    sys.stdout.reconfigure(encoding='utf-8', errors='replace')
+    try:
+        status = main(argv)
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        return f'error: {error}'
+    except BrokenPipeError:
+        # The reader, head for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
 
 
 # --- CoNLL files ---
@@ -384,6 +409,7 @@ def read_embeddings(emb_file):
         with gzip.open(emb_file) if str(emb_file).endswith('.gz') else open(emb_file, 'rb') as file:
             while rows := file.readlines(1 << 20):
                 if dim is None:
+                    rows[0] = rows[0].removeprefix(b'\xef\xbb\xbf')
                     header = rows[0].split()
                     if len(header) == 2 and all(field.isdigit() for field in header):
                         rows, number = rows[1:], 2

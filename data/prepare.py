@@ -8,8 +8,8 @@
     python data/prepare.py conllu FILE...           any Universal Dependencies corpus
     python data/prepare.py conll2003 FOLDER         checks your own copy of CoNLL-2003
 
-Each corpus goes to data/NAME, as train.txt, val.txt and test.txt in CoNLL-2003's four columns:
-word, part of speech, chunk, entity tag, with - where a corpus has none. Downloads are verified, and
+A corpus goes to data/NAME, as train.txt, val.txt and test.txt in CoNLL-2003's four columns: word,
+part of speech, chunk, entity tag, with - where a corpus has none. Downloads are verified, and
 one that was cut off goes on when the same command is given again.
 """
 
@@ -253,6 +253,8 @@ def read_gmb(path):
         if row[0]:
             sentences.append([])
         sentences[-1].append(tuple(row[1:]))
+    if not sentences:
+        raise PrepareError(f'{path}: expected sentences, found an empty file')
     # The first row names the columns
     return [sentences[0][1:], *sentences[1:]] if sentences[0][1:] else sentences[1:]
 
@@ -337,6 +339,9 @@ def write_corpus(folder, corpora):
         text = ''.join(''.join(f'{"".join(word.split()) or "_"} {pos} - {tag}\n'
                                for word, pos, tag in sentence) + '\n' for sentence in sentences)
         write(folder / f'{name}.txt', lambda file, text=text: file.write(text.encode()))
+    for name in SPLITS[len(corpora):]:
+        # That of an earlier run would belong to another corpus
+        (folder / f'{name}.txt').unlink(missing_ok=True)
     for name, sentences in zip(SPLITS, corpora):
         show(folder / f'{name}.txt', sentences)
 
@@ -391,6 +396,8 @@ def prepare_conllu(args):
     if len(args.files) > 3:
         raise PrepareError(f'expected 1 to 3 files, found {len(args.files)}')
     name = args.name or Path(args.files[0]).name.split('-ud-')[0].removesuffix('.conllu')
+    if name == 'sample':
+        raise PrepareError('data/sample is this project\'s corpus; see --name')
     corpora = [read_conllu(path, args.column) for path in args.files]
     write_corpus(args.output_dir / name, split(corpora[0]) if len(corpora) == 1 else corpora)
 

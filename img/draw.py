@@ -304,8 +304,7 @@ def model():
         arrow(ax, (x, 296), (x, 281))
         box(ax, x, 268, 150, 24, f'{title} character LSTM', kind, size=9.5)
         arrow(ax, (x, 255), (x, 235), kind)
-        write(ax, x + 7, 245, 'gather at the markers', size=8.5, ha='left'
-              if kind == 'forward' else 'left', colour=PALE)
+        write(ax, x + 7, 245, 'gather at the markers', size=8.5, ha='left', colour=PALE)
     for x, kind in ((56, 'forward'), (404, 'backward')):
         source = 110 if kind == 'forward' else 350
         ax.plot((x, source), (233, 233), color=COLOURS[kind][1], linewidth=1.1)

@@ -135,7 +135,7 @@ def perform(run, args):
         command += ['--emb_file', args.emb_file]
     if (folder / train.CHECKPOINT).exists():
         command = ['--checkpoint', folder / train.CHECKPOINT]
-    status = train.main([str(argument) for argument in command])
+    status = utils.exit_status(train.main, [str(argument) for argument in command])
     if status:
         sys.exit(status)
     with open(folder / train.LOG) as file:

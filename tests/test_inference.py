@@ -16,7 +16,7 @@ from hypothesis import given
 import inference
 from inference import ViterbiDecoder, load_tagger, tokenize
 from models import LM_LSTM_CRF
-from utils import all_tags, create_maps, find_entities, save_checkpoint, write_tags
+from utils import all_tags, create_maps, exit_status, find_entities, save_checkpoint, write_tags
 
 # --- The tokenizer ---
 
@@ -281,7 +281,7 @@ def test_evaluate_is_seqevals(tagger, tmp_path):
         ' ', ''
     ) in output.replace(' ', '')
     file = write_conll(tmp_path / 'odd.txt', [(['Oslo'], ['B-CITY'])])
-    message = inference.main([str(x) for x in (tagger.path, '--evaluate', file)])
+    message = exit_status(inference.main, [str(x) for x in (tagger.path, '--evaluate', file)])
     assert message.startswith(f'error: {file}, line 1: expected a tag that the checkpoint knows')
 
 

@@ -256,6 +256,7 @@ def test_all_of_gmb(tmp_path):
     (GMB + ',in,IN\n', "line 8: expected 'Sentence #,Word,POS,Tag', found ',in,IN'"),
     (GMB + '\n', "line 8: expected 'Sentence #,Word,POS,Tag', found ''"),
     (GMB, 'expected at least 10 sentences to split, found 2'),
+    ('', 'expected sentences, found an empty file'),
 ])
 def test_a_bad_gmb_is_refused(table, message, tmp_path):
     (tmp_path / 'ner_dataset.csv').write_text(table, encoding='cp1252')
@@ -280,6 +281,10 @@ def test_conllu(tmp_path, capsys):
     assert (tmp_path / 'other' / 'val.txt').read_text() == (
         "I PRON - -\nca AUX - -\nn't PART - -\n# SYM - -\n\n")
     assert '4 POS tags' in capsys.readouterr().out
+    # What an earlier corpus left beside these files goes
+    assert run('conllu', files[0], files[1], *other[2:]) is None
+    assert names(tmp_path / 'other') == ['train.txt', 'val.txt']
+    assert run('conllu', files[0], '--name', 'sample').startswith('error: data/sample is this')
 
 
 def test_a_bad_conllu_is_refused(tmp_path):

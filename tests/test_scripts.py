@@ -17,7 +17,7 @@ from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
 import inference
 import train
 from inference import load_tagger
-from utils import InputError, checksum, convert_tags, load_checkpoint, read_corpus
+from utils import InputError, checksum, convert_tags, exit_status, load_checkpoint, read_corpus
 
 
 @pytest.fixture(scope='module')
@@ -212,6 +212,54 @@ def test_resuming_goes_on(tmp_path, vectors):
     assert result.stderr == f'error: --char_rnn_dim: expected 8, as in {parts / LATEST}, found 9\n'
 
 
+def test_going_on_elsewhere_keeps_the_other_runs_apart(tmp_path):
+    write_conll(tmp_path / 'data.txt', PEOPLE)
+    options = (*SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)
+    run_script('train.py', *options)
+    run_script('train.py', *options, '--task', 'pos')
+    of_pos = {name: (tmp_path / name).read_bytes() for name in (BEST, LATEST, 'training_log.csv')}
+    earlier = tmp_path / f'{LATEST}.1'
+    for folder in (tmp_path, tmp_path / 'elsewhere'):
+        result = run_script(
+            'train.py', '--checkpoint', earlier, '--epochs', 2, '--output_dir', folder
+        )
+        assert result.returncode == 0, result.stderr
+        assert f'tagged by {folder / BEST}' in result.stdout
+        assert load_checkpoint(folder / BEST, 'cpu')['epoch'] == 2
+    assert of_pos == {name: (tmp_path / f'{name}.2').read_bytes() for name in of_pos}
+    result = run_script('train.py', '--checkpoint', earlier)
+    assert result.returncode == 0 and '1 epochs are done already' in result.stdout
+
+
+def test_the_advice_how_to_go_on_names_a_file_that_is_there(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        train.INTERRUPTS.append(signal.SIGTERM)
+        raise train.Interrupted
+
+    write_conll(tmp_path / 'data.txt', PEOPLE)
+    options = (*SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)
+    run_script('train.py', *options)
+    monkeypatch.setattr(train, 'train_epochs', interrupted)
+    for arguments, advice in [
+        (('--output_dir', tmp_path / 'new', *options[:-2]), 'there is no checkpoint yet'),
+        (('--checkpoint', tmp_path / LATEST), f'--checkpoint {tmp_path / LATEST}\n'),
+        (('--checkpoint', tmp_path / BEST), f'--checkpoint {tmp_path / BEST}\n'),
+    ]:
+        status = exit_status(train.main, [str(x) for x in arguments])
+        assert status == 128 + signal.SIGTERM and advice in capsys.readouterr().out
+
+
+def test_any_terminal_and_any_pipe_will_do(tmp_path):
+    write_conll(tmp_path / 'data.txt', [(['Gdańsk'], ['B-LOC'])])
+    arguments = (*SMALL, *data_files(tmp_path), '--epochs', 1, '--output_dir', tmp_path)
+    result = run_script('train.py', *arguments, PYTHONIOENCODING='ascii')
+    assert result.returncode == 0 and 'Gdańsk' in result.stdout
+    command = [sys.executable, str(ROOT / 'train.py'), *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.communicate()[1] == b'' and process.returncode == 141
+
+
 def test_early_stopping(tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE)
     result = run_script(
@@ -251,11 +299,11 @@ def test_interrupts_say_how_to_go_on(tmp_path, number):
 def test_a_loss_that_is_no_number_stops_training(tmp_path, capsys):
     write_conll(tmp_path / 'data.txt', PEOPLE)
     arguments = [*SMALL, *data_files(tmp_path), '--output_dir', tmp_path]
-    assert train.main([str(x) for x in (*arguments, '--epochs', 1)]) == 0
+    assert exit_status(train.main, [str(x) for x in (*arguments, '--epochs', 1)]) == 0
     before = (tmp_path / LATEST).read_bytes()
     arguments = ['--checkpoint', tmp_path / LATEST, '--epochs', 9, '--lr', 1e30]
     arguments += ['--grad_clip', 1e30, '--batch_size', 1]
-    message = train.main([str(x) for x in arguments])
+    message = exit_status(train.main, [str(x) for x in arguments])
     assert 'epoch 1, by step' in message and 'try a smaller --lr' in message
     assert (tmp_path / LATEST).read_bytes() == before
 
@@ -470,7 +518,8 @@ NO_TAGS = 'Dunston NNP - -\nchecks VBZ - -\n'
             ['--batch_size', '0'],
             'argument --batch_size: expected int from 1',
         ),
-        ('data.txt', 'a X - O\n', ['--device', 'abacus'], 'argument --device: expected a device'),
+        ('data.txt', 'a X - O\n', ['--seed', '9' * 19], 'argument --seed: expected int from 0'),
+        ('data.txt', 'a X - O\n', ['--device', 'cpu:0'], '--device: expected cpu, or cuda'),
         (
             'data.txt',
             'a X - O\n',
@@ -496,8 +545,8 @@ def test_bad_input_to_training(tmp_path, name, text, arguments, message):
 
 
 def assert_one_line(main, arguments, message):
-    """A script's main returns what sys.exit prints, before it exits with status 1."""
-    status = main([str(x) for x in arguments])
+    """sys.exit prints what comes back, and exits with status 1."""
+    status = exit_status(main, [str(x) for x in arguments])
     assert isinstance(status, str) and status.startswith('error: ') and '\n' not in status
     assert message in status
 
@@ -544,6 +593,9 @@ def test_bad_input_to_tagging(folder, tmp_path):
         ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
         ((tmp_path / 'later.pth.tar',), 'later.pth.tar: expected format 1, found 99'),
         ((folder / BEST, tmp_path / 'none'), 'none: cannot be read'),
-        ((), 'the following arguments are required: checkpoint'),
+        ((), 'the following arguments are required: checkpoint (--help'),
+        ((folder / BEST, '--evaluate'), '--evaluate: expected labelled files, found none'),
+        ((folder / BEST, '--text', 'Oslo', 'file'), '--text: expected no files'),
+        ((folder / BEST, '--explain', '--format', 'conll'), '--explain: expected neither'),
     ]:
         assert_one_line(inference.main, arguments, message)

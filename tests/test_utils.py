@@ -273,7 +273,7 @@ def test_tensors_against_the_slow_way(known, sentences, min_freq, caseless):
 GLOVE = 'the 0.1 -0.2\noslo 3e-1 4\nthe 9 9\nat name@x.org 5 6\nOslo 7 8\n\u00e9t\u00e9 1 2\n'
 
 
-@pytest.mark.parametrize('header', ['', '6 2\n'])
+@pytest.mark.parametrize('header', ['', '6 2\n', '\ufeff', '\ufeff6 2\n'])
 @pytest.mark.parametrize('zipped', [False, True])
 def test_load_embeddings(tmp_path, capsys, header, zipped):
     file = tmp_path / ('vectors.txt' + '.gz' * zipped)
