@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, available_device, check_tags, create_input_tensors,
-                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
-                   exit_status, score_tags, to_device)
+                   exit_status, find_entities, load_checkpoint, log_sum_exp, number, print_scores,
+                   read_corpus, score_tags, to_device)
 
 # The score of an impossible transition; with -inf gradients would be NaN
 IMPOSSIBLE = -1e6

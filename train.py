@@ -30,8 +30,8 @@ from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags, 
 from models import LM_LSTM_CRF, ViterbiLoss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
                    available_device, check_tags, clip_gradient, create_input_tensors, create_maps,
-                   find_entities, load_checkpoint, load_embeddings, number, read_corpus,
-                   read_embeddings, exit_status, save_checkpoint, score_tags, to_device)
+                   exit_status, find_entities, load_checkpoint, load_embeddings, number,
+                   read_corpus, read_embeddings, save_checkpoint, score_tags, to_device)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'

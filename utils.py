@@ -8,10 +8,12 @@ The comments follow one sentence, `dunston checks in`, tagged tag_2, tag_3, tag_
 """
 
 import argparse
+import codecs
 import gzip
 import hashlib
 import os
 import re
+import signal
 import sys
 import warnings
 import zlib
@@ -82,9 +84,9 @@ def exit_status(main, argv):
     except BrokenPipeError:
         # The reader, head for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 # --- CoNLL files ---
@@ -409,7 +411,7 @@ def read_embeddings(emb_file):
         with gzip.open(emb_file) if str(emb_file).endswith('.gz') else open(emb_file, 'rb') as file:
             while rows := file.readlines(1 << 20):
                 if dim is None:
-                    rows[0] = rows[0].removeprefix(b'\xef\xbb\xbf')
+                    rows[0] = rows[0].removeprefix(codecs.BOM_UTF8)
                     header = rows[0].split()
                     if len(header) == 2 and all(field.isdigit() for field in header):
                         rows, number = rows[1:], 2

@@ -397,7 +397,7 @@ def prepare_conllu(args):
         raise PrepareError(f'expected 1 to 3 files, found {len(args.files)}')
     name = args.name or Path(args.files[0]).name.split('-ud-')[0].removesuffix('.conllu')
     if name == 'sample':
-        raise PrepareError('data/sample is this project\'s corpus; see --name')
+        raise PrepareError("data/sample is this project's corpus; see --name")
     corpora = [read_conllu(path, args.column) for path in args.files]
     write_corpus(args.output_dir / name, split(corpora[0]) if len(corpora) == 1 else corpora)
 
