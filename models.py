@@ -12,6 +12,7 @@ characters, m the number of tags. The running example is `dunston checks in`.
 
 import torch
 from torch import nn
+from torch.backends import mkldnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from utils import init_embedding, log_sum_exp
@@ -25,6 +26,16 @@ class Dropout(nn.Dropout):
         if not self.training or x.is_cuda or self.p in (0, 1):
             return super().forward(x)
         return x * torch.empty_like(x).uniform_().ge_(self.p).div_(1 - self.p)
+
+
+class WideLinear(nn.Linear):
+    """nn.Linear with thousands of outputs, which on a CPU oneDNN multiplies faster than MKL."""
+
+    def forward(self, x):
+        """(..., in_features) -> (..., out_features)."""
+        if x.device.type != 'cpu' or x.dtype != torch.float32 or not mkldnn.is_available():
+            return super().forward(x)
+        return nn.functional.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()
 
 
 class Highway(nn.Module):
@@ -118,8 +129,8 @@ class LM_LSTM_CRF(nn.Module):
         if language_models:
             self.forw_lm_hw = Highway(char_rnn_dim, highway_layers, dropout)
             self.back_lm_hw = Highway(char_rnn_dim, highway_layers, dropout)
-            self.forw_lm_out = nn.Linear(char_rnn_dim, lm_vocab_size)
-            self.back_lm_out = nn.Linear(char_rnn_dim, lm_vocab_size)
+            self.forw_lm_out = WideLinear(char_rnn_dim, lm_vocab_size)
+            self.back_lm_out = WideLinear(char_rnn_dim, lm_vocab_size)
 
         self.word_embeds = nn.Embedding(vocab_size, word_emb_dim)
         init_embedding(self.word_embeds.weight)
@@ -156,8 +167,9 @@ class LM_LSTM_CRF(nn.Module):
         # Both sorts keep the order of rows of the same length
         cmap_lengths, char_sort_ind = cmap_lengths.sort(descending=True, stable=True)
         wmap_lengths, word_sort_ind = wmap_lengths[char_sort_ind].sort(descending=True, stable=True)
-        order = char_sort_ind[word_sort_ind].to(wmaps.device, non_blocking=True)
-        wmaps, tmaps = wmaps[order], None if tmaps is None else tmaps[order]
+        by_chars, by_words = (order.to(wmaps.device, non_blocking=True)
+                              for order in (char_sort_ind, word_sort_ind))
+        wmaps, tmaps = (None if x is None else x[by_chars][by_words] for x in (wmaps, tmaps))
 
         # (N, L_w, word_emb_dim)
         features = self.dropout(self.word_embeds(wmaps))
@@ -166,8 +178,10 @@ class LM_LSTM_CRF(nn.Module):
             # The states at [7, 14, 17, 18] have read 'dunston ', 'dunston checks ' and so on; those
             # at [17, 9, 2, 18] of the other LSTM all from the right end to 'd', 'c' and 'i'
             # (N, L_w, char_rnn_dim) twice
-            forward = self.read_chars(self.forw_char_lstm, cmaps_f[order], cmarkers_f[order])
-            backward = self.read_chars(self.back_char_lstm, cmaps_b[order], cmarkers_b[order])
+            forward, backward = (
+                self.read_chars(lstm, cmaps[by_chars], cmarkers[by_chars])[by_words]
+                for lstm, cmaps, cmarkers in ((self.forw_char_lstm, cmaps_f, cmarkers_f),
+                                              (self.back_char_lstm, cmaps_b, cmarkers_b)))
             if self.training and self.language_models:
                 # (N, L_w, lm_vocab_size) twice
                 lm_scores = (self.predict_words(forward, self.forw_lm_hw, self.forw_lm_out),
@@ -190,7 +204,7 @@ class LM_LSTM_CRF(nn.Module):
         """
         groups = [(cmaps, cmarkers)]
         if not cmaps.is_cuda:
-            # 16 rows keep a CPU core busy, and have fewer pads among them than more would have
+            # 16 rows keep a CPU core busy and, being of similar length, have few pads among them
             groups = [(chars[:, :markers.max() + 1], markers)
                       for chars, markers in zip(cmaps.split(16), cmarkers.split(16))]
         features = []

@@ -419,13 +419,17 @@ def make_optimizer(model, args, state=None):
     sparse = (args.fine_tune_word_embeddings and args.emb_file is not None
               and args.device == 'cpu' and not dist.is_initialized())
     model.word_embeds.sparse = sparse
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad],
-                                lr=args.lr, momentum=args.momentum, fused=not sparse)
+    words = model.word_embeds.weight
+    # A fused step reads and writes each value once; of sparse gradients there is none
+    groups = [{'params': [p for p in model.parameters() if p.requires_grad and p is not words]}]
+    if words.requires_grad:
+        groups.append({'params': [words], 'fused': not sparse})
+    optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, fused=True)
     if state is not None:
         optimizer.load_state_dict(state)
         # The state may come from another device
-        optimizer.param_groups[0]['fused'] = not sparse
-        of_words = optimizer.state.get(model.word_embeds.weight, {})
+        optimizer.param_groups[-1]['fused'] = not sparse
+        of_words = optimizer.state.get(words, {})
         buffer = of_words.get('momentum_buffer')
         if buffer is not None and buffer.is_sparse != sparse:
             of_words['momentum_buffer'] = buffer.to_sparse(1) if sparse else buffer.to_dense()

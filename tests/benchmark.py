@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from functools import reduce
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -113,18 +113,30 @@ def seconds(function, device='cpu', repeat=1):
     return min(times)
 
 
-def timed_beside_matmul(function, device):
-    """Time a function, and the multiplication of 1,024 x 1,024 matrices just before and after it.
+def timed_beside_matmul(function, model, device):
+    """Time a function, and the multiplication of 1,024 x 1,024 matrices in the midst of it.
+
+    A machine's speed changes, so that they are multiplied before every fourth batch of the model;
+    on a GPU, which is not to wait, before the first one.
 
     Returns:
-        The seconds that it took, and the mean rate of multiplication, in FLOP/s.
+        The seconds that the function took by itself, and the rate of multiplication, in FLOP/s.
     """
     matrix = torch.randn(1024, 1024, device=device)
-    matrix @ matrix
-    before = seconds(lambda: [matrix @ matrix for _ in range(30)], device)
-    whole = seconds(function, device)
-    after = seconds(lambda: [matrix @ matrix for _ in range(30)], device)
-    return whole, 60 * 2 * 1024**3 / (before + after)
+    product = torch.empty_like(matrix)
+    calls, times = count(), []
+
+    def multiply(*_):
+        if next(calls) % (4 if device == 'cpu' else sys.maxsize) == 0:
+            for _ in range(3):
+                times.append(seconds(lambda: torch.mm(matrix, matrix, out=product), device))
+
+    hook = model.register_forward_pre_hook(multiply)
+    whole = seconds(function, device) - sum(times)
+    hook.remove()
+    # The first of three only warms up
+    del times[::3]
+    return whole, 2 * 1024**3 * len(times) / sum(times)
 
 
 # --- The obvious ways, for comparison ---
@@ -248,7 +260,7 @@ def measure_training(model, loader, maps, args, table):
     def epoch():
         train(loader, model, crf_criterion, optimizer, args, 0)
 
-    whole, rate = timed_beside_matmul(epoch, device)
+    whole, rate = timed_beside_matmul(epoch, model, device)
     flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=True)
     table['training, sentences/s'] = len(dataset) / whole
     table['  useful GFLOP/s'] = flops / whole / 1e9
@@ -270,7 +282,7 @@ def measure_tagging(model, loader, maps, words, args, table):
     dataset, device = loader.dataset, args.device
     flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=False)
     whole, rate = timed_beside_matmul(
-        lambda: validate(loader, model, criterion, decoder, maps['tag_map'], 'ner'), device
+        lambda: validate(loader, model, criterion, decoder, maps['tag_map'], 'ner'), model, device
     )
     table['validation, sentences/s'] = len(dataset) / whole
     table['  share of the matmul rate, %'] = 100 * flops / whole / rate
@@ -282,7 +294,7 @@ def measure_tagging(model, loader, maps, words, args, table):
 
     tagger = Tagger(model, maps, {'task': 'ner'}, device)
     lines = [' '.join(sentence) for sentence in words]
-    whole, rate = timed_beside_matmul(lambda: list(tagger.tag(lines)), device)
+    whole, rate = timed_beside_matmul(lambda: list(tagger.tag(lines)), model, device)
     table['tagging raw text, words/s'] = sum(map(len, words)) / whole
     table['  share of that matmul rate, %'] = 100 * flops / whole / rate
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datasets import SimilarLengthSampler, WCDataset, trim
 from inference import IMPOSSIBLE, ViterbiDecoder, legal_transitions, run_model
-from models import CRF, LM_LSTM_CRF, Dropout, Highway, ViterbiLoss
+from models import CRF, LM_LSTM_CRF, Dropout, Highway, ViterbiLoss, WideLinear
 from train import lm_loss, make_optimizer
 from utils import all_tags, clip_gradient, create_input_tensors, create_maps
 
@@ -419,6 +419,17 @@ def test_dropout_is_where_the_paper_has_it():
     # Word embeddings, characters twice, in and out of each language model's highway, in and out of
     # the sub-word highway, the BLSTM's output
     assert sorted(calls) == sorted([5, 4, 4, 6, 6, 6, 6, 12, 12, 8])
+
+
+def test_a_wide_layer_is_a_linear_layer():
+    torch.manual_seed(0)
+    layer, x = WideLinear(30, 2000), torch.randn(4, 5, 30, requires_grad=True)
+    factors, results = torch.randn(4, 5, 2000), []
+    for output in layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias):
+        gradients = torch.autograd.grad((output * factors).sum(), (x, layer.weight, layer.bias))
+        results.append((output, *gradients))
+    for ours, theirs in zip(*results):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_dropout_is_dropout():

@@ -181,7 +181,9 @@ def test_ctrl_c_during_a_download(server, tmp_path):
     server.cut, server.pause = 100, 30
     process = subprocess.Popen(
         [sys.executable, ROOT / 'data' / 'prepare.py', 'ewt', '--mirror', server.address,
-         '--output_dir', tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+         '--output_dir', tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # In a shell's background job Ctrl-C would be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.time() + 60
     while not server.sent and time.time() < deadline:
         time.sleep(0.05)
