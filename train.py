@@ -420,7 +420,7 @@ def make_optimizer(model, args, state=None):
               and args.device == 'cpu' and not dist.is_initialized())
     model.word_embeds.sparse = sparse
     words = model.word_embeds.weight
-    # A fused step reads and writes each value once; of sparse gradients there is none
+    # A fused step reads and writes each value once; for sparse gradients there is none
     groups = [{'params': [p for p in model.parameters() if p.requires_grad and p is not words]}]
     if words.requires_grad:
         groups.append({'params': [words], 'fused': not sparse})
