@@ -1,94 +1,116 @@
-"""Batches of sentences of similar length, for a DataLoader.
+"""Sentences as tensors, and batches of sentences of similar length.
 
     dataset = WCDataset(*create_input_tensors(words, tags, word_map, char_map, tag_map))
-    sampler = SimilarLengthSampler(dataset.wmap_lengths, dataset.cmap_lengths, batch_size=10)
-    loader = DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=trim)
+    sampler = SimilarLengthSampler(wmap_lengths, cmap_lengths, batch_size=10)
+    for batch in DataLoader(dataset, batch_size=None, sampler=sampler):
+        batch = batch.to('cuda')
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
 
+class Batch(NamedTuple):
+    """The eight tensors of N sentences, all of them LongTensors.
+
+    L_w counts the words of the longest sentence and its <end>; L_c its characters, the space after
+    each word, and <end>. Shorter sentences are filled up with 0: the pads.
+    """
+
+    wmaps: torch.Tensor                 # (N, L_w) words
+    cmaps_f: torch.Tensor               # (N, L_c) characters, read forward
+    cmaps_b: torch.Tensor               # (N, L_c) characters, read backward
+    cmarkers_f: torch.Tensor            # (N, L_w) where each word ends in cmaps_f
+    cmarkers_b: torch.Tensor            # (N, L_w) where each word ends in cmaps_b
+    tmaps: torch.Tensor | None          # (N, L_w) tags as cells of the CRF's scores, or None
+    wmap_lengths: torch.Tensor          # (N,) number of words, with <end>
+    cmap_lengths: torch.Tensor          # (N,) number of characters, with spaces and <end>
+
+    def trim(self):
+        """Cut off the pads that no sentence needs: every layer would spend time on them."""
+        words, chars = self.wmap_lengths.max(), self.cmap_lengths.max()
+        return Batch(
+            wmaps=self.wmaps[:, :words],
+            cmaps_f=self.cmaps_f[:, :chars],
+            cmaps_b=self.cmaps_b[:, :chars],
+            cmarkers_f=self.cmarkers_f[:, :words],
+            cmarkers_b=self.cmarkers_b[:, :words],
+            tmaps=None if self.tmaps is None else self.tmaps[:, :words],
+            wmap_lengths=self.wmap_lengths,
+            cmap_lengths=self.cmap_lengths)
+
+    def to(self, device):
+        """Move the tensors to a device, except the lengths: trimming and packing need them here."""
+        moved = [None if tensor is None else tensor.to(device) for tensor in self[:6]]
+        return Batch(*moved, self.wmap_lengths, self.cmap_lengths)
+
+
 class WCDataset(Dataset):
-    """The eight tensors of create_input_tensors, sentence by sentence or batch by batch.
+    """Words and characters of sentences.
 
     Args:
-        wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, wmap_lengths, cmap_lengths: see
-            create_input_tensors; tmaps may be None.
+        wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, wmap_lengths, cmap_lengths: the
+            fields of a Batch of all sentences.
     """
 
     def __init__(self, wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
                  wmap_lengths, cmap_lengths):
-        self.wmap_lengths, self.cmap_lengths = wmap_lengths, cmap_lengths
-        self.tensors = (wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
-                        wmap_lengths, cmap_lengths)
+        self.sentences = Batch(wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
+                               wmap_lengths, cmap_lengths)
 
     def __len__(self):
-        return len(self.wmap_lengths)
+        return len(self.sentences.wmap_lengths)
 
     def __getitem__(self, i):
-        """The eight inputs of sentence i or, when i is a list, of a batch, in one indexing."""
-        # The host need not wait until the list has reached a GPU
-        i = torch.tensor(i)
-        return tuple(None if tensor is None else tensor[i.to(tensor.device, non_blocking=True)]
-                     for tensor in self.tensors)
+        """Get sentences as a Batch.
 
-
-def trim(batch):
-    """Cut the pads of a batch down to its longest sentence.
-
-    Pads that no sentence of the batch needs would cost time in every layer.
-
-    Args:
-        batch: the eight inputs of N sentences.
-
-    Returns:
-        The same, with L_w and L_c no larger than needed.
-    """
-    *padded, wmap_lengths, cmap_lengths = batch
-    longest_w, longest_c = int(wmap_lengths.max()), int(cmap_lengths.max())
-    # wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps
-    longest = (longest_w, longest_c, longest_c, longest_w, longest_w, longest_w)
-    padded = [None if tensor is None else tensor[:, :length]
-              for tensor, length in zip(padded, longest)]
-    return *padded, wmap_lengths, cmap_lengths
+        Args:
+            i: a list of N numbers, for a trimmed batch; or one number, for a single sentence, whose
+                fields lack the dimension N and keep their pads.
+        """
+        chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
+        return chosen.trim() if isinstance(i, list) else chosen
 
 
 class SimilarLengthSampler(Sampler):
-    """Lists of sentences of the same or nearly the same length, each sentence once an epoch.
+    """Deals sentences out in batches of similar length, each sentence once an epoch.
 
-    Sentences with the same number of words stand together, among them those with similar numbers of
-    characters, so that a batch has next to no pads. The batches come in random order, which with
-    the batches themselves depends on the seed and the epoch alone.
+    Sentences with the same number of words are neighbors, and among them those with similar numbers
+    of characters, so that a batch has hardly any pads. The order depends on the seed and the epoch
+    alone.
 
     Args:
         wmap_lengths, cmap_lengths: numbers of words and of characters, (N,).
-        batch_size: sentences in a list; the last list of an epoch may have fewer.
+        batch_size: number of sentences in a batch; one batch of an epoch may have fewer.
         seed: of the random order.
-        rank, processes: of several processes, each gets its share of batches that are as many times
-            as large. One whose share is empty gets a sentence to be idle with: `idle` is then True.
+        rank, processes: of several processes that train together, each gets a share of every batch,
+            of batch_size sentences. The last sentence is repeated until all shares are equal.
     """
 
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):
         self.wmap_lengths, self.cmap_lengths = wmap_lengths, cmap_lengths
-        self.batch_size, self.seed, self.epoch = batch_size * processes, seed, 0
-        self.rank, self.processes, self.idle = rank, processes, False
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.rank, self.processes = rank, processes
 
     def set_epoch(self, epoch):
-        """Choose the epoch whose batches the next iteration gives."""
+        """Choose the epoch whose batches come next."""
         self.epoch = epoch
 
     def __len__(self):
-        return -(-len(self.wmap_lengths) // self.batch_size)
+        return math.ceil(len(self.wmap_lengths) / (self.batch_size * self.processes))
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        # A random order first, kept by the stable sorts among sentences of the same lengths
+        # A stable sort keeps the order of equals: random, then by characters, then by words
         order = torch.randperm(len(self.wmap_lengths), generator=generator)
-        for lengths in (self.cmap_lengths, self.wmap_lengths):
-            order = order[lengths[order].argsort(stable=True)]
-        batches = order.split(self.batch_size)
+        order = order[self.cmap_lengths[order].argsort(stable=True)]
+        order = order[self.wmap_lengths[order].argsort(stable=True)]
+
+        missing = -len(order) % self.processes
+        order = torch.cat((order, order[-1:].expand(missing)))
+        batches = order.split(self.batch_size * self.processes)
         for i in torch.randperm(len(batches), generator=generator).tolist():
-            share = batches[i][self.rank::self.processes].tolist()
-            self.idle = not share
-            yield share or batches[i][:1].tolist()
+            yield batches[i][self.rank::self.processes].tolist()

@@ -3,149 +3,50 @@
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar --text "Dunston checks in."
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar news.txt
     echo "Dunston checks in." | python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar
+
+In the comments, `dunston checks in` is tagged B-FILM, I-FILM, I-FILM; `B`, `I` and `O` are short.
 """
 
 import json
 import re
 import sys
-from collections import deque
-from functools import partial
-from itertools import accumulate, chain
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from models import LM_LSTM_CRF
-from utils import (ArgumentParser, InputError, available_device, check_tags, create_input_tensors,
-                   exit_status, find_entities, load_checkpoint, log_sum_exp, number, print_scores,
-                   read_corpus, score_tags, to_device)
+from utils import (ArgumentParser, InputError, available_device, convert_tags, create_input_tensors,
+                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
+                   run_main, score_task, word_spans)
 
-# The score of an impossible transition; with -inf gradients would be NaN
+# Added to the score of an impossible transition; minus infinity would make gradients NaN
 IMPOSSIBLE = -1e6
-# Longer sentences are tagged in pieces, and the model sees no more of a word
-LONGEST_SENTENCE, LONGEST_WORD = 1000, 100
-
-# A token is what the first of these lines to match takes
-TOKEN = re.compile(r"""
-    (?:https?://|www\.)[^\s<>"]*[\w/]                          # https://example.org/a?b=c
-  | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                               # amara@example.org
-  | [@#]\w+                                                    # @amara, #nlp
-  | ['’](?:s|m|d|re|ve|ll|\d0s)\b                              # 's, 'll, '90s
-  | n['’]t\b | [Cc]an(?=not\b)                                 # do n't, can not
-  | \w+?(?=n['’]t\b)                                           # do, could
-  | (?:[^\W\d_]\.){2,}(?:-\w+)*                                # U.S., a.m., U.S.-led
-  | [A-Z]\.(?:-[A-Z]\.)*(?=\s*\w)                              # J. K. Rowling, J.-P. Sartre
-  | (?:Mr|Mrs|Ms|Dr|Prof|St|Sts|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr
-      |Inc|Corp|Co|Cos|Ltd|Bros|vs|etc|Ave|Blvd|Ph\.D|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec
-      |No(?=\.\s*\d)|Nos(?=\.\s*\d))\.                         # Dr., No. 10
-  | [A-Z]{0,2}[$€£¥]                                           # $, US$, £
-  | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?                       # the sign or point of -4, +5, .5
-    \w(?:[\w\u0300-\u036f]                                     # words, numbers and joints:
-        |[-&](?=\w)                                            # Jean-Luc, 20-year-old, 2-1, AT&T
-        |(?<=\d)[.,:/](?=\d)                                   # 1,600 3.5 10:30 1/2
-        |['’](?!(?:s|m|d|re|ve|ll)\b)(?=\w))*                  # O'Brien, N'Djamena
-  | \.{2,} | -{2,} | `` | '' | \S                              # punctuation
-""", re.VERBOSE)
 
 
-def tokenize(text, pattern=TOKEN):
-    """Split a sentence into words roughly as the Penn Treebank does (the lines of TOKEN say how).
-
-    Returns:
-        Matches: word.group() is a word, word.start() and word.end() are its place in the text.
-    """
-    return list(pattern.finditer(text))
-
-
-# --- Decoding and probabilities ---
-
-def shown_as(tag):
-    """The IOB2 tag as which an IOBES tag is shown."""
-    return tag.replace('S-', 'B-', 1) if tag.startswith('S-') else re.sub('^E-', 'I-', tag)
-
-
-def legal_transitions(tag_map):
-    """Which tag may follow which.
-
-    Nothing leads to <start> nor on from <end>. Entity tags follow their scheme, which the names of
-    the tags tell: IOBES if there is an E or an S among them, IOB2 if there is a B.
-
-    Args:
-        tag_map: from create_maps.
-
-    Returns:
-        (m, m) bool; [i, j] whether tag j may follow tag i.
-    """
-    names = [name for name in tag_map if name not in ('<start>', '<end>')]
-    in_scheme = all(re.fullmatch(r'O|[BIES]-.+', name) for name in names)
-    iobes = in_scheme and any(name[:2] in ('E-', 'S-') for name in names)
-    iob2 = in_scheme and any(name.startswith('B-') for name in names)
-
-    def legal(previous, current):
-        if current == '<start>' or previous == '<end>':
-            return False
-        if not (iobes or iob2):
-            return True
-        goes_on = current[:2] in ('I-', 'E-')
-        same = previous[:2] in ('B-', 'I-') and previous[2:] == current[2:]
-        must_go_on = iobes and previous[:2] in ('B-', 'I-')
-        return same if goes_on else not must_go_on
-
-    return torch.tensor([[legal(before, after) for after in tag_map] for before in tag_map])
-
-
-class ViterbiDecoder:
+class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     Args:
         tag_map: from create_maps.
+        scheme: 'iobes' or 'iob2' for tags of entities, None for all other tags.
     """
 
-    def __init__(self, tag_map):
+    def __init__(self, tag_map, scheme=None):
+        super().__init__()
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
-        self.legal = legal_transitions(tag_map)
-        names = list(tag_map)
-        # (m, m), which tags are shown as the same IOB2 tag, and which go on an entity of the tag
-        shown = [shown_as(name) for name in names]
-        self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown])
-        self.goes_on = torch.tensor([[b[:2] in ('I-', 'E-') and a[1:] == b[1:] for b in names]
-                                     for a in names])
-
-    def mask(self, scores):
-        """Make what is impossible too improbable to be chosen: (N, L_w, m, m) -> the same."""
-        return scores.masked_fill(~self.legal.to(scores.device), IMPOSSIBLE)
-
-    def step(self, cumulative, scores):
-        """Extend the best partial sequences by one word.
-
-        Args:
-            cumulative: scores of the best sequences to each tag of the previous word, (N, m).
-            scores: CRF scores of this word, (N, m, m).
-
-        Returns:
-            (N, m) new cumulative scores and (N, m) backpointers, the previous tag of each sequence.
-        """
-        # (N, m, 1) + (N, m, m) -> (N, m), over the previous tags
-        return (cumulative.unsqueeze(2) + scores).max(dim=1)
-
-    def trellis(self, scores):
-        """All steps of masked scores (N, L_w, m, m).
-
-        Returns:
-            Two lists, for each word the cumulative scores and the backpointers, (N, m).
-        """
-        # At the first word only the row of <start> counts
-        cumulative = [scores[:, 0, self.start]]
-        backpointers = [torch.full_like(cumulative[0], self.start, dtype=torch.int64)]
-        for t in range(1, scores.size(1)):
-            best, previous = self.step(cumulative[-1], scores[:, t])
-            cumulative.append(best)
-            backpointers.append(previous)
-        return cumulative, backpointers
+        legal = [[may_follow(current, previous, scheme) for current in tag_map]
+                 for previous in tag_map]
+        # (m, m), for a row of previous and a column of current tags, as in the scores
+        self.register_buffer('mask', torch.where(torch.tensor(legal), 0.0, IMPOSSIBLE))
+        # (m,), which tags continue an entity
+        continues = torch.tensor([name.startswith(('I-', 'E-')) for name in tag_map])
+        self.register_buffer('continues', continues & (scheme is not None))
 
     def decode(self, scores, lengths):
-        """Decode N sentences, in any order.
+        """Find the best sequence of tags that is legal (the Viterbi algorithm).
 
         Args:
             scores: from the CRF, (N, L_w, m, m).
@@ -154,17 +55,47 @@ class ViterbiDecoder:
         Returns:
             (N, L_w) LongTensor of tags, <end> at the last word and at the pads.
         """
-        lengths = lengths.to(scores.device)
-        _, backpointers = self.trellis(self.mask(scores))
-        # Trace back from <end>; the tag before a pad is <end> as well
+        _, backpointers = self.trellis(scores + self.mask, lengths)
+        # The last tag is <end>. Trace back, from each tag to the one before it: I, I, B
         # (N,)
-        tag = torch.full_like(lengths, self.end)
+        tag = torch.full_like(backpointers[0][:, 0], self.end)
         tags = [tag]
         for t in range(scores.size(1) - 1, 0, -1):
             previous = backpointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
-            tag = torch.where(t < lengths, previous, self.end)
+            # Before a pad stands <end>
+            tag = torch.where((t < lengths).to(tag.device), previous, tag)
             tags.append(tag)
         return torch.stack(tags[::-1], dim=1)
+
+    def trellis(self, scores, lengths):
+        """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
+
+        Args:
+            scores, lengths: as for decode; what is impossible has to be masked already.
+
+        Returns:
+            Two lists with, for each word, the cumulative scores (N, m) of the best sequences that
+            end in each tag there, and the backpointers (N, m), the previous tags of these.
+        """
+        # (N, L_w)
+        inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        # The tag before the first word is <start>
+        # (N, m)
+        cumulative = scores[:, 0, self.start]
+        steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
+        for t in range(1, scores.size(1)):
+            # The current tag of the last step is the previous tag of this one: row becomes column
+            # (N, m, 1) + (N, m, m) -> (N, m)
+            longer, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
+            cumulative = torch.where(inside[:, t].unsqueeze(1), longer, cumulative)
+            steps.append(cumulative)
+            backpointers.append(previous)
+        return steps, backpointers
+
+    def marginals(self, scores, lengths):
+        """P(tag at word | sentence) over legal sequences, (N, L_w, m), in double precision."""
+        forward, backward, log_z = self.forward_backward(scores, lengths)
+        return (forward + backward - log_z[:, None, None]).exp()
 
     def forward_backward(self, scores, lengths):
         """Sum over all legal sequences up to, and from, each tag of each word.
@@ -174,48 +105,61 @@ class ViterbiDecoder:
 
         Returns:
             forward, (N, L_w, m): log-sum-exp of the scores of the sequences that lead to a tag;
-            backward, (N, L_w, m): of those that lead on from it; log Z, (N,).
+            backward, (N, L_w, m): of those that continue from it; log Z, (N,). All are doubles.
         """
-        scores, lengths = self.mask(scores), lengths.to(scores.device).unsqueeze(1)
+        scores = scores.double() + self.mask
+        inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         forward = [scores[:, 0, self.start]]
         for t in range(1, scores.size(1)):
             forward.append(log_sum_exp(forward[-1].unsqueeze(2) + scores[:, t], dim=1))
-        # Nothing leads on from <end>, the last tag
+        # Nothing continues from the last word, whose tag is <end>
         last = torch.full_like(forward[0], IMPOSSIBLE)
         last[:, self.end] = 0
         backward = [last]
         for t in range(scores.size(1) - 1, 0, -1):
             longer = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
-            backward.append(torch.where(t < lengths, longer, last))
-        forward, backward = torch.stack(forward, 1), torch.stack(backward[::-1], 1)
+            backward.append(torch.where(inside[:, t].unsqueeze(1), longer, last))
+        forward, backward = torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1)
         return forward, backward, log_sum_exp(forward[:, 0] + backward[:, 0], dim=1)
 
-    def marginals(self, forward, backward, log_z):
-        """P(tag at word | sentence), (N, L_w, m), from what forward_backward found."""
-        return (forward + backward - log_z[:, None, None]).exp()
-
-    def entity_probability(self, scores, forward, backward, log_z, tags, start, end):
-        """The probability of exactly one entity: that its words bear its tags and it ends there.
+    def entity_probabilities(self, scores, lengths, tags, entities):
+        """The probability of each entity: that of all sequences with exactly this entity.
 
         Args:
-            scores, forward, backward, log_z: masked scores and results of one sentence.
-            tags: the decoded tags of the sentence, (L_w,).
-            start, end: first word, last word + 1.
+            scores, lengths: as for decode.
+            tags: from decode, (N, L_w).
+            entities: for each sentence, a list of (type, first word, last word + 1) in its tags.
+
+        Returns:
+            For each sentence, a list of floats.
         """
-        path = tags[start:end]
-        inside = scores[range(start + 1, end), path[:-1], path[1:]].sum()
-        # Whatever comes next, but not more of the same entity
-        after = scores[end, path[-1]] + backward[end]
-        after = after.masked_fill(self.goes_on[path[-1]], IMPOSSIBLE)
-        return (forward[start, path[0]] + inside + log_sum_exp(after, 0) - log_z).exp().item()
+        forward, backward, log_z = self.forward_backward(scores, lengths)
+        scores = scores.double() + self.mask
+        probabilities = []
+        for n, sentence_entities in enumerate(entities):
+            found = []
+            for _, first, end in sentence_entities:
+                path = tags[n, first:end]
+                # Up to its first tag, along its tags, and on to any tag that does not continue it
+                inside = scores[n, range(first + 1, end), path[:-1], path[1:]].sum()
+                after = scores[n, end, path[-1]] + backward[n, end] + IMPOSSIBLE * self.continues
+                log_p = forward[n, first, path[0]] + inside + log_sum_exp(after, dim=0) - log_z[n]
+                found.append(log_p.exp().item())
+            probabilities.append(found)
+        return probabilities
 
 
-# --- Tagging ---
-
-def run_model(model, batch):
-    """Give a batch of a WCDataset to the model, whose forward says what comes back."""
-    wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, wmap_lengths, cmap_lengths = batch
-    return model(cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, wmaps, tmaps, wmap_lengths, cmap_lengths)
+def may_follow(current, previous, scheme):
+    """Whether a tag may follow another in a scheme, 'iobes', 'iob2' or None."""
+    if current == '<start>' or previous == '<end>':
+        return False
+    if scheme is None:
+        return True
+    # I and E continue an entity of their type
+    if current[:2] in ('I-', 'E-'):
+        return previous[:2] in ('B-', 'I-') and previous[2:] == current[2:]
+    # In IOBES, an entity that has begun has to be continued
+    return scheme == 'iob2' or previous[:2] not in ('B-', 'I-')
 
 
 def name_tags(tags, lengths, tag_map):
@@ -225,39 +169,24 @@ def name_tags(tags, lengths, tag_map):
             for row, length in zip(tags.tolist(), lengths.tolist())]
 
 
-def word_spans(words):
-    """The first and last places of words in the text that they make with a space between them."""
-    ends = accumulate(len(word) + 1 for word in words)
-    return [(end - 1 - len(word), end - 1) for word, end in zip(words, ends)]
+# --- Tagging text ---
 
+# Longer sentences are tagged in pieces, and the model sees no more of a word
+MOST_WORDS, MOST_CHARS = 1000, 100
 
-def windows(sentences):
-    """Lists of 4,000 sentences (str or lists of words), or of fewer that are long."""
-    window, size = [], 0
-    for sentence in sentences:
-        window.append(sentence)
-        size += len(sentence)
-        if len(window) == 4000 or size > 1_000_000:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
-
-
-def similar_batches(sentences):
-    """Batches of sentences (lists of words) of similar length, as lists of indices.
-
-    A batch has up to 64 sentences, and fewer where they are long, so that memory is bounded.
-    """
-    sizes = [(len(words), sum(map(len, words))) for words in sentences]
-    batch = []
-    for i in sorted(range(len(sentences)), key=sizes.__getitem__):
-        if len(batch) == 64 or batch and (len(batch) + 1) * sum(sizes[i]) > 20_000:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+# A token is what the first of these lines to match takes
+TOKEN = re.compile(r"""
+    (?:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+ | [@#]\w+  # addresses
+  | ['’](?:s|m|d|re|ve|ll|\d0s)\b | n['’]t\b | \w+?(?=n['’]t\b) | [Cc]an(?=not\b)  # he 's, do n't
+  | (?:[^\W\d_]\.){2,}(?:-\w+)* | [A-Z]\.(?:-[A-Z]\.){0,2}(?=\s{0,2}\w)              # U.S.-led, J.
+  | (?:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
+      |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Ph\.D|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec
+      |Nos?(?=\.\s?\d))\.                                                            # Dr., No. 10
+  | [A-Z]{0,2}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?                       # US$, -4, .5
+    \w(?:[\w\u0300-\u036f]|[-&](?=\w)|(?<=\d)[.,:/](?=\d)                           # AT&T, 3.5, 1/2
+        |['’](?!(?:s|m|d|re|ve|ll)\b)(?=\w))*                                        # O'Brien
+  | \.{2,} | -{2,} | `` | '' | \S                                                    # punctuation
+""", re.VERBOSE)
 
 
 class Tagger:
@@ -270,95 +199,99 @@ class Tagger:
         device: where the model is.
     """
 
-    def __init__(self, model, maps, arguments, device):
+    def __init__(self, model, maps, arguments, device='cpu'):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
-        self.task, self.decoder = arguments['task'], ViterbiDecoder(maps['tag_map'])
+        self.task = arguments['task']
+        scheme = arguments['tag_scheme'] if self.task == 'ner' else None
+        self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
+        # What a word is in a str that is to be tagged
+        self.token = TOKEN
+        # (m, m), which tags are shown as the same tag: in IOBES, B is S or B, and I is I or E
+        shown = [re.sub('^E-', 'I-', re.sub('^S-', 'B-', name)) if scheme == 'iobes' else name
+                 for name in maps['tag_map']]
+        self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
-    def tag(self, sentences, probabilities=False, tokenizer=tokenize):
-        """Tag sentences, a window of them at a time, however many there are.
+    def tag(self, sentences, probabilities=False):
+        """Tag sentences, 2,048 at a time, however many there are.
 
         Args:
-            sentences: an iterable of str, which are tokenized, or of lists of words.
+            sentences: an iterable of str, which are split into words, or of lists of words.
             probabilities: compute them?
-            tokenizer: a function like tokenize.
 
         Yields:
             For each sentence, in order, a dict: text; tokens, a list of str; tags, a list of str,
             entities in IOB2; entities, a list of dicts of type, text, and start and end, its place
             in the text; and, if asked for, probabilities of the tags, and of each entity.
         """
-        for window in windows(sentences):
+        sentences = iter(sentences)
+        while window := list(islice(sentences, 2048)):
             texts = [x if isinstance(x, str) else ' '.join(x) for x in window]
-            spans = [[word.span() for word in tokenizer(x)] if isinstance(x, str) else word_spans(x)
-                     for x in window]
-            tokens = [[text[a:b] for a, b in places] for text, places in zip(texts, spans)]
-            for result in zip(texts, spans, tokens, self.tag_words(tokens, probabilities)):
-                yield describe(*result, probabilities)
+            spans = [[word.span() for word in self.token.finditer(x)] if isinstance(x, str)
+                     else word_spans(x) for x in window]
+            words = [[text[left:right] for left, right in places]
+                     for text, places in zip(texts, spans)]
+            for n, (tags, p_tags, p_entities) in enumerate(self.tag_words(words, probabilities)):
+                described = {'text': texts[n], 'tokens': words[n], 'tags': tags, 'entities': []}
+                for i, (name, first, end) in enumerate(self.find_entities(tags)):
+                    left, right = spans[n][first][0], spans[n][end - 1][1]
+                    described['entities'].append({'type': name, 'text': texts[n][left:right],
+                                                  'start': left, 'end': right})
+                    if probabilities:
+                        described['entities'][i]['probability'] = p_entities[i]
+                if probabilities:
+                    described['probabilities'] = p_tags
+                yield described
 
-    def tag_words(self, sentences, probabilities):
-        """Tag lists of words, in pieces of up to LONGEST_SENTENCE.
+    def find_entities(self, tags):
+        """The entities of a sentence; parts of speech have none."""
+        return find_entities(tags) if self.task == 'ner' else []
+
+    def tag_words(self, sentences, probabilities=False):
+        """Tag lists of words, those of similar length together.
 
         Returns:
-            For each sentence tags, probabilities of the tags, and entities: (type, first word, last
-            word + 1, probability).
+            For each sentence its tags and, if asked for, the probabilities of the tags and of the
+            entities: three lists.
         """
-        pieces = [(i, start) for i, words in enumerate(sentences)
-                  for start in range(0, len(words), LONGEST_SENTENCE)]
-        words = [[word[:LONGEST_WORD] for word in sentences[i][start:start + LONGEST_SENTENCE]]
-                 for i, start in pieces]
-        tagged = {}
-        for batch in similar_batches(words):
-            tagged.update(zip((pieces[i] for i in batch),
-                              self.tag_batch([words[i] for i in batch], probabilities)))
+        pieces = [(n, start, [word[:MOST_CHARS] for word in words[start:start + MOST_WORDS]])
+                  for n, words in enumerate(sentences) for start in range(0, len(words), MOST_WORDS)]
+        # Neighbors are of similar length, so that a batch has few pads; all its memory is bounded
+        pieces.sort(key=lambda piece: (len(piece[2]), sum(map(len, piece[2]))))
+        tagged, batch, longest = {}, [], 0
+        for n, start, words in pieces:
+            chars = sum(map(len, words)) + len(words)
+            if batch and (len(batch) == 32 or max(chars, longest) * (len(batch) + 1) > 20_000):
+                tagged.update(self.tag_batch(batch, probabilities))
+                batch, longest = [], 0
+            batch.append((n, start, words))
+            longest = max(chars, longest)
+        if batch:
+            tagged.update(self.tag_batch(batch, probabilities))
+
         results = [([], [], []) for _ in sentences]
-        for i, start in pieces:
-            tags, tag_probabilities, entities = tagged[i, start]
-            results[i][0].extend(tags)
-            results[i][1].extend(tag_probabilities)
-            results[i][2].extend((name, start + a, start + b, p) for name, a, b, p in entities)
+        for n, start in sorted(tagged):
+            for whole, piece in zip(results[n], tagged[n, start]):
+                whole.extend(piece)
         return results
 
     @torch.inference_mode()
-    def tag_batch(self, sentences, probabilities):
-        """tag_words for a batch of sentences, all at once."""
-        batch = to_device(create_input_tensors(sentences, None, **self.maps), self.device)
-        scores, _, _, lengths, word_sort_ind, char_sort_ind = run_model(self.model, batch)
-        decoded = self.decoder.decode(scores, lengths)
-        rows = [([], [], [])] * len(sentences)
-        places = char_sort_ind[word_sort_ind].tolist()
+    def tag_batch(self, pieces, probabilities):
+        """Tag a batch of (sentence, first word, words): a dict from the first two, see tag_words."""
+        batch = create_input_tensors([words for _, _, words in pieces], None, **self.maps)
+        scores, _, _ = self.model(**batch.to(self.device)._asdict())
+        decoded = self.decoder.decode(scores, batch.wmap_lengths)
+        tags = name_tags(decoded, batch.wmap_lengths, self.maps['tag_map'])
+        if self.task == 'ner':
+            tags = [convert_tags(sentence_tags, 'iob2') for sentence_tags in tags]
+        p_tags, p_entities = [[]] * len(tags), [[]] * len(tags)
         if probabilities:
-            # On the host, in double precision
-            scores, decoded = self.decoder.mask(scores).double().cpu(), decoded.cpu()
-            sums = self.decoder.forward_backward(scores, lengths)
-            # The tags that are shown alike share a probability
-            shown = self.decoder.marginals(*sums) @ self.decoder.shown_alike.double()
-            shown = shown.gather(2, decoded.unsqueeze(2)).squeeze(2).tolist()
-        for n, tags in enumerate(name_tags(decoded, lengths, self.maps['tag_map'])):
-            entities = find_entities(tags) if self.task == 'ner' else []
-            p = [None] * len(entities)
-            if probabilities:
-                p = [self.decoder.entity_probability(
-                    scores[n], *(x[n] for x in sums), decoded[n], start, end)
-                    for _, start, end in entities]
-            rows[places[n]] = ([shown_as(tag) if self.task == 'ner' else tag for tag in tags],
-                               shown[n][:len(tags)] if probabilities else [],
-                               [(*entity, x) for entity, x in zip(entities, p)])
-        return rows
-
-
-def describe(text, spans, tokens, result, probabilities):
-    """The dict that Tagger.tag yields, of what tag_words found in a sentence."""
-    tags, tag_probabilities, entities = result
-    described = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
-    for name, first, last, probability in entities:
-        start, end = spans[first][0], spans[last - 1][1]
-        entity = {'type': name, 'text': text[start:end], 'start': start, 'end': end}
-        if probabilities:
-            entity['probability'] = probability
-        described['entities'].append(entity)
-    if probabilities:
-        described['probabilities'] = tag_probabilities
-    return described
+            marginals = self.decoder.marginals(scores, batch.wmap_lengths)
+            shown = (marginals @ self.shown_alike.double()).gather(2, decoded.unsqueeze(2))
+            p_tags = [row[:len(names)] for row, names in zip(shown.squeeze(2).tolist(), tags)]
+            p_entities = self.decoder.entity_probabilities(
+                scores, batch.wmap_lengths, decoded, [self.find_entities(names) for names in tags])
+        return {(n, start): result for (n, start, _), *result in zip(
+            pieces, tags, p_tags, p_entities)}
 
 
 def load_tagger(path, device='cpu'):
@@ -375,24 +308,24 @@ def load_tagger(path, device='cpu'):
 
 
 @torch.inference_mode()
-def explain(tagger, text, tokenizer=tokenize, most=5):
+def explain(tagger, text, most=5):
     """Show the Viterbi trellis of one sentence, as the tutorial draws it.
 
     Returns:
         A table as a str: for each word its most likely tags, the score of the best sequence to
         each, the tag before it there, and its probability; * marks the best path.
     """
-    words = [word.group() for word in tokenizer(text)]
+    words = tagger.token.findall(text)
     batch = create_input_tensors([words], None, **tagger.maps)
-    scores, _, _, lengths, _, _ = run_model(tagger.model, to_device(batch, tagger.device))
+    scores, _, _ = tagger.model(**batch.to(tagger.device)._asdict())
     decoder, names = tagger.decoder, list(tagger.maps['tag_map'])
-    cumulative, backpointers = decoder.trellis(decoder.mask(scores))
-    best = decoder.decode(scores, lengths)[0]
-    marginals = decoder.marginals(*decoder.forward_backward(scores, lengths))[0]
+    cumulative, backpointers = decoder.trellis(scores + decoder.mask, batch.wmap_lengths)
+    best = decoder.decode(scores, batch.wmap_lengths)[0].tolist()
+    marginals = decoder.marginals(scores, batch.wmap_lengths)[0]
     lines = ['word                  tag                score  from            probability']
     for t, word in enumerate([*words, '<end>']):
         likely = marginals[t].topk(min(most, len(names))).indices.tolist() if t < len(words) else []
-        for tag in dict.fromkeys([best[t].item(), *likely]):
+        for tag in dict.fromkeys([best[t], *likely]):
             lines.append(f'{word:20.20} {"*" if tag == best[t] else " "}{names[tag]:15} '
                          f'{cumulative[t][0, tag].item():8.2f}  '
                          f'{names[backpointers[t][0, tag]]:15} {marginals[t, tag].item():11.4f}')
@@ -400,9 +333,20 @@ def explain(tagger, text, tokenizer=tokenize, most=5):
     return '\n'.join(lines)
 
 
+def evaluate(tagger, files, tag_column=None):
+    """Score a tagger on labeled files, as train.py does at its end."""
+    scheme = tagger.arguments['tag_scheme']
+    column = tagger.arguments['tag_column'] if tag_column is None else tag_column
+    for file in files:
+        words, tags = read_corpus(file, tagger.task, column, scheme, tagger.maps['tag_map'])
+        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
+        print(f'{file}:')
+        print_scores(score_task(tags, predicted, tagger.task))
+
+
 # --- The command line ---
 
-def read_lines(files):
+def read_sentences(files):
     """Read files, or standard input if there are none, line by line.
 
     Yields:
@@ -411,21 +355,17 @@ def read_lines(files):
     warned = False
     for name in files or ['standard input']:
         try:
-            file = open(name, 'rb') if files else sys.stdin.buffer
-            size = Path(name).stat().st_size if files else None
-            # The bar is for a terminal that does not also show the output
+            # A bar is for a terminal that does not also show the output
             hidden = True if not files or sys.stdout.isatty() else None
-            with file, tqdm(total=size, unit='B', unit_scale=True, desc=name, leave=False,
-                            disable=hidden) as progress:
+            with (open(name, 'rb') if files else sys.stdin.buffer) as file, tqdm(
+                    desc=name, total=Path(name).stat().st_size if files else None, unit='B',
+                    unit_scale=True, leave=False, disable=hidden) as progress:
                 for number, line in enumerate(file, start=1):
                     progress.update(len(line))
-                    try:
-                        text = line.decode('utf-8-sig' if number == 1 else 'utf-8')
-                    except UnicodeDecodeError:
-                        text = line.decode('utf-8', errors='replace')
-                        if not warned:
-                            print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
-                                  'replaced, here and in other lines', file=sys.stderr)
+                    text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
+                    if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
+                        print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
+                              'replaced, here and in other lines', file=sys.stderr)
                         warned = True
                     yield text.removesuffix('\n').removesuffix('\r')
         except OSError as error:
@@ -442,27 +382,17 @@ def ask():
             return
 
 
-def read_rows(lines):
-    """Gather the rows of each sentence of a file in CoNLL format, as a list of str."""
-    rows = []
-    for line in chain(lines, ['']):
-        if line.strip(' \t') and not re.match(r'-DOCSTART-([ \t]|$)', line):
-            rows.append(line.strip(' \t'))
-        elif rows:
-            yield rows
-            rows = []
-
-
-def columns(tagged, words, places):
-    """The rows of a table of words, tags and, if there are any, probabilities."""
-    shown = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
-    return zip(*filter(None, (words, tagged['tags'], shown)))
+def table(tagged, places):
+    """Rows of a word, its tag and, if there is one, its probability."""
+    probabilities = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
+    columns = [tagged['tokens'], tagged['tags'], *([probabilities] if probabilities else [])]
+    return list(zip(*columns))
 
 
 def inline(tagged, task):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
     if task == 'pos':
-        return ' '.join('/'.join(row) for row in columns(tagged, tagged['tokens'], places=2))
+        return ' '.join('/'.join(row) for row in table(tagged, places=2))
     text, position, parts = tagged['text'], 0, []
     for entity in tagged['entities']:
         label = entity['type']
@@ -473,102 +403,71 @@ def inline(tagged, task):
     return ''.join([*parts, text[position:]])
 
 
-def conll(tagged, rows):
-    """Write a tagged sentence in columns, after those that it came with."""
-    separator = '\t' if rows and '\t' in rows[0] else ' '
-    table = columns(tagged, rows or tagged['tokens'], places=4)
-    return ''.join(f'{separator.join(row)}\n' for row in table)
-
-
-def tag_and_print(tagger, arguments):
-    """Tag what the command line names, and print it as it comes."""
-    tokenizer = partial(tokenize, pattern=re.compile(r'\S+')) if arguments.tokenized else tokenize
-    waiting = deque()
-    interactive = not arguments.files and arguments.text is None and sys.stdin.isatty()
-    if arguments.text is not None:
-        lines = arguments.text.split('\n')
-    else:
-        lines = ask() if interactive else read_lines(arguments.files)
-    if arguments.explain:
-        for line in filter(str.strip, lines):
-            print(explain(tagger, line, tokenizer))
-        return
-
-    def sentences():
-        for rows in read_rows(lines):
-            waiting.append(rows)
-            yield [re.split('[ \t]', row, maxsplit=1)[0] for row in rows]
-
-    probabilities = arguments.probabilities or arguments.output_format == 'jsonl'
-    source = sentences() if arguments.format == 'conll' else lines
-    # At a terminal each sentence is answered at once
-    for some in ([line] for line in source) if interactive else [source]:
-        for tagged in tagger.tag(some, probabilities, tokenizer):
-            rows = waiting.popleft() if waiting else None
-            if arguments.output_format == 'inline':
-                print(inline(tagged, tagger.task))
-            elif arguments.output_format == 'conll':
-                print(conll(tagged, rows))
-            else:
-                print(json.dumps(tagged, ensure_ascii=False))
-
-
-def evaluate(tagger, files, tag_column=None):
-    """Score the tagger on labelled files, as train.py does at its end."""
-    scheme = tagger.arguments['tag_scheme']
-    column = tagger.arguments['tag_column'] if tag_column is None else tag_column
-    for file in files:
-        words, tags = read_corpus(file, tagger.task, column, scheme)
-        check_tags(file, tags, tagger.maps['tag_map'].__contains__,
-                   'a tag that the checkpoint knows')
-        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
-        print(f'{file}:')
-        print_scores(score_tags(tags, predicted, tagger.task))
+def show(tagged, output_format, task):
+    """Write a tagged sentence in one of the formats of the command line."""
+    if output_format == 'jsonl':
+        return json.dumps(tagged, ensure_ascii=False)
+    if output_format == 'conll':
+        return ''.join(' '.join(row) + '\n' for row in table(tagged, places=4))
+    return inline(tagged, task)
 
 
 def parse_arguments(argv):
-    """The command line, as a namespace."""
+    """Read the command line, as a namespace."""
     parser = ArgumentParser(
         usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
-        description='Tag sentences with a model that train.py has trained. Sentences of more than '
-        f'{LONGEST_SENTENCE:,} words are tagged in pieces, and of words of more than '
-        f'{LONGEST_WORD} characters the model sees the first {LONGEST_WORD}.')
+        description=f'Tag sentences with a model of train.py, one a line. Of more than {MOST_WORDS} '
+        f'words the model sees pieces, and of a word its first {MOST_CHARS} characters.')
     add = parser.add_argument
     add('checkpoint', help='a checkpoint of train.py')
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
-    add('--format', choices=('text', 'conll'), default='text',
-        help='one sentence a line, or words in the first of several columns (default: text)')
     add('--tokenized', action='store_true', help='words are what stands between white space')
     add('--output_format', choices=('inline', 'conll', 'jsonl'), default='inline',
         help='for people, in columns, or as JSON with places in the line (default: inline)')
     add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
-    add('--evaluate', action='store_true', help='score the model on the files, which are labelled')
+    add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=number(int, 0), help="the labels' column (default: as in training)")
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', type=available_device, help='cpu or cuda (default: %(default)s)',
         default='cuda' if torch.cuda.is_available() else 'cpu')
-    # Files may also stand behind the arguments
-    arguments = parser.parse_intermixed_args(argv)
-    if arguments.evaluate and not arguments.files:
-        raise InputError('--evaluate: expected labelled files, found none')
-    if arguments.text is not None and (arguments.files or arguments.evaluate):
+    # Files may also come after the arguments
+    args = parser.parse_intermixed_args(argv)
+    if args.evaluate and not args.files:
+        raise InputError('--evaluate: expected labeled files, found none')
+    if args.text is not None and (args.files or args.evaluate):
         raise InputError('--text: expected no files and no --evaluate beside it')
-    if arguments.explain and (arguments.evaluate or arguments.format == 'conll'):
-        raise InputError('--explain: expected neither --evaluate nor --format conll beside it')
-    return arguments
+    if args.explain and args.evaluate:
+        raise InputError('--explain: expected no --evaluate beside it')
+    return args
 
 
 def main(argv):
-    """Tag or score what the command line says."""
+    """Tag or score what the command line says, and print it as it comes."""
+    # A GPU then multiplies matrices in TF32, which is several times as fast
     torch.set_float32_matmul_precision('high')
-    arguments = parse_arguments(argv)
-    tagger = load_tagger(arguments.checkpoint, arguments.device)
-    if arguments.evaluate:
-        evaluate(tagger, arguments.files, arguments.tag_column)
-    else:
-        tag_and_print(tagger, arguments)
+    args = parse_arguments(argv)
+    tagger = load_tagger(args.checkpoint, args.device)
+    if args.tokenized:
+        tagger.token = re.compile(r'\S+')
+    if args.evaluate:
+        return evaluate(tagger, args.files, args.tag_column)
+    interactive = not args.files and args.text is None and sys.stdin.isatty()
+    lines = ask() if interactive else read_sentences(args.files)
+    if args.text is not None:
+        lines = args.text.split('\n')
+    if args.explain:
+        for line in filter(str.strip, lines):
+            print(explain(tagger, line))
+        return None
+
+    probabilities = args.probabilities or args.output_format == 'jsonl'
+    # At a terminal each sentence is answered at once
+    for sentences in ([line] for line in lines) if interactive else [lines]:
+        for tagged in tagger.tag(sentences, probabilities):
+            print(show(tagged, args.output_format, tagger.task))
+    return None
 
 
 if __name__ == '__main__':
-    sys.exit(exit_status(main, sys.argv[1:]))
+    run_main(main)

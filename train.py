@@ -4,44 +4,36 @@
     python train.py --task pos                              on data/sample, for parts of speech
     python train.py --train_file my/train.txt --val_file my/val.txt --emb_file glove.6B.100d.txt
 
-All that one might want to change stands here, in add_arguments.
+All settings are in the table that comes first; main, which follows it, shows what happens when.
 """
 
 import argparse
-import contextlib
 import csv
 import math
 import os
-import signal
+import shlex
 import sys
 import time
-from itertools import chain
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import SimilarLengthSampler, WCDataset, trim
-from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags, run_model
-from models import LM_LSTM_CRF, ViterbiLoss
+from datasets import SimilarLengthSampler, WCDataset
+from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags
+from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
-                   available_device, check_tags, clip_gradient, create_input_tensors, create_maps,
-                   exit_status, find_entities, load_checkpoint, load_embeddings, number,
-                   read_corpus, read_embeddings, save_checkpoint, score_tags, to_device)
+                   available_device, clip_gradient, create_input_tensors, create_maps,
+                   find_entities, load_checkpoint, load_embeddings, number, read_corpus, run_main,
+                   save_checkpoint, score_task)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
 BEST_CHECKPOINT = f'BEST_{CHECKPOINT}'
 LOG = 'training_log.csv'
-# Signals that ask to stop
-INTERRUPTS = []
-# What may be given anew beside --checkpoint; all else is part of what was learned
-CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
-              'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
 
 
 def add_arguments(parser):
@@ -90,10 +82,274 @@ def add_arguments(parser):
     add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='of all that is random')
 
     add = parser.add_argument_group('files and machine').add_argument
-    add('--checkpoint', help='checkpoint to go on from')
+    add('--checkpoint', help='checkpoint to continue from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
     add('--device', type=available_device, default='cuda' if torch.cuda.is_available() else 'cpu',
         help='cpu or cuda')
+
+
+def main(argv):
+    """Train as the command line says."""
+    args, checkpoint = parse_arguments(argv)
+    join_processes(args)
+    torch.manual_seed(args.seed)
+
+    # Files: for each, the words and tags of its sentences
+    known_tags = None if checkpoint is None else checkpoint['tag_map']
+    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args.task, args.tag_column,
+                                 args.tag_scheme, known_tags)
+               for name in ('train', 'val', 'test') if getattr(args, f'{name}_file') is not None}
+
+    # Maps: those of the training file, or of the checkpoint to continue from
+    if checkpoint is None:
+        maps, lm_vocab_size, embeddings = make_maps(corpora, args)
+    else:
+        maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
+        lm_vocab_size, embeddings = checkpoint['model_arguments']['lm_vocab_size'], None
+
+    # Tensors, in batches of similar length
+    train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed,
+                               *rank_and_processes())
+    val_loader = make_loader(*corpora['val'], maps, batch_size=32)
+
+    # Model
+    model_arguments = dict(
+        tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
+        char_emb_dim=args.char_emb_dim, char_rnn_dim=args.char_rnn_dim,
+        char_rnn_layers=args.char_rnn_layers, vocab_size=len(maps['word_map']),
+        lm_vocab_size=lm_vocab_size, word_emb_dim=args.word_emb_dim,
+        word_rnn_dim=args.word_rnn_dim, word_rnn_layers=args.word_rnn_layers,
+        dropout=args.dropout, highway_layers=args.highway_layers,
+        language_models=args.language_models, characters=args.characters, crf=args.crf)
+    model = LM_LSTM_CRF(**model_arguments)
+    if embeddings is not None:
+        model.init_word_embeddings(embeddings)
+    model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
+    model.to(args.device)
+    optimizer = make_optimizer(model, args)
+    state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
+             'arguments': vars(args), 'model_arguments': model_arguments}
+    if checkpoint is not None:
+        resume(checkpoint, model, optimizer, state)
+    print(f'{len(corpora["train"][0]):,} sentences to learn from, '
+          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
+          flush=True)
+
+    # Loop
+    prepare_folder(args, state)
+    try:
+        train_epochs(train_loader, val_loader, model, optimizer, maps, state, args)
+    except KeyboardInterrupt:
+        say_how_to_continue(args, state)
+    if rank_and_processes()[0] == 0 and args.test_file is not None:
+        score_test_file(args, corpora['test'][0])
+    leave_processes()
+
+
+def train(train_loader, model, vb_criterion, optimizer, args, epoch):
+    """Train for an epoch.
+
+    Args:
+        train_loader: from make_loader.
+        model, vb_criterion, optimizer: an LM_LSTM_CRF, a ViterbiLoss, and an SGD.
+        args: from parse_arguments.
+        epoch: its number, from 0.
+
+    Returns:
+        The mean losses of the language models (0 if there are none) and of the CRF.
+    """
+    model.train()
+    lm_losses, vb_losses = AverageMeter(), AverageMeter()
+    progress = show_progress(train_loader, f'epoch {epoch}')
+    for step, batch in enumerate(progress):
+        batch = batch.to(args.device)
+
+        # Forward
+        crf_scores, lm_f_scores, lm_b_scores = model(**batch._asdict())
+
+        # Losses: the goal and, if there are language models, theirs
+        loss = vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
+        vb_losses.update(vb_loss.detach(), len(batch.wmaps))
+        if lm_f_scores is not None:
+            both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
+            loss = vb_loss + args.lm_weight * both_lm_losses
+            # There is a word to predict at each word except <end>
+            words = int((batch.wmap_lengths - 1).sum())
+            lm_losses.update(both_lm_losses.detach(), words)
+
+        # Backward, clip, step
+        optimizer.zero_grad()
+        loss.backward()
+        clip_gradient(optimizer, args.grad_clip)
+        optimizer.step()
+
+        # A GPU is not to wait for each loss to be shown
+        if step % 50 == 0:
+            check_loss(loss.item(), epoch)
+            progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
+    return float(lm_losses.avg), float(vb_losses.avg)
+
+
+@torch.inference_mode()
+def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
+    """Find a model's mean Viterbi loss and, by name, its scores."""
+    model.eval()
+    vb_losses, gold, predicted = AverageMeter(), [], []
+    for batch in show_progress(val_loader, 'validation'):
+        batch = batch.to(args.device)
+        crf_scores, _, _ = model(**batch._asdict())
+        vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
+        vb_losses.update(vb_loss, len(batch.wmaps))
+
+        decoded = vb_decoder.decode(crf_scores, batch.wmap_lengths)
+        predicted += name_tags(decoded, batch.wmap_lengths, tag_map)
+        # The current tag of a cell, which is previous * m + current
+        gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
+    scores = score_task(gold, predicted, args.task)
+    del scores['rows']
+    return float(vb_losses.avg), scores
+
+
+def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args):
+    """Train until the validation score has not improved for --patience epochs, or for --epochs.
+
+    Args:
+        train_loader, val_loader: from make_loader.
+        model, optimizer: an LM_LSTM_CRF and an SGD.
+        maps: a dict of word_map, char_map and tag_map.
+        state: what is saved beside these in a checkpoint; it is kept up to date.
+        args: from parse_arguments.
+    """
+    tag_map, (rank, processes) = maps['tag_map'], rank_and_processes()
+    vb_criterion = ViterbiLoss(tag_map)
+    vb_decoder = ViterbiDecoder(tag_map, args.tag_scheme if args.task == 'ner' else None)
+    vb_decoder.to(args.device)
+    trained = DistributedDataParallel(model) if dist.is_initialized() else model
+
+    while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
+        epoch, began = state['epoch'], time.perf_counter()
+        lr = args.lr / (1 + args.lr_decay * epoch)
+        adjust_learning_rate(optimizer, lr)
+        # What is random in an epoch depends on these alone, also when training continues with it
+        torch.manual_seed((args.seed * 100_003 + epoch) * processes + rank)
+        train_loader.sampler.set_epoch(epoch)
+        mean_lm_loss, mean_vb_loss = train(
+            train_loader, trained, vb_criterion, optimizer, args, epoch)
+        val_loss, scores = from_first_process(validate(
+            val_loader, model, vb_criterion, vb_decoder, tag_map, args))
+        check_loss(mean_lm_loss + mean_vb_loss + val_loss, epoch)
+
+        score = scores[args.criterion]
+        is_best = score > state['best_score']
+        state['best_score'] = max(score, state['best_score'])
+        state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
+        state['epoch'] = epoch + 1
+        state['log'].append({
+            'epoch': epoch, 'lm_loss': mean_lm_loss, 'viterbi_loss': mean_vb_loss,
+            'val_viterbi_loss': val_loss, **scores, 'lr': lr,
+            'seconds': time.perf_counter() - began})
+        save(model, optimizer, maps, state, args, is_best)
+        print_epoch(state['log'][-1], is_best)
+    if state['epochs_since_improvement'] >= args.patience:
+        print(f'no better score for {args.patience} epochs (a larger --patience continues)')
+
+
+# --- What main calls ---
+
+def make_maps(corpora, args):
+    """Make the maps and load --emb_file.
+
+    Args:
+        corpora: for 'train', 'val' and perhaps 'test', the words and tags of its sentences. The
+            training file alone gives the vocabulary; the tags, part of the task, come from all.
+
+    Returns:
+        A dict of word_map, char_map and tag_map; the number of words that the language models
+        predict; and the embeddings, or None.
+    """
+    tags = [sentence for _, file_tags in corpora.values() for sentence in file_tags]
+    if args.task == 'ner':
+        types = {entity_type for sentence in tags for entity_type, _, _ in find_entities(sentence)}
+        tags = [all_tags(types, args.tag_scheme)]
+    word_map, char_map, tag_map = create_maps(
+        corpora['train'][0], tags, args.min_word_freq, args.min_char_freq, args.caseless)
+    lm_vocab_size, embeddings = len(word_map), None
+    if args.emb_file is not None:
+        embeddings, word_map, lm_vocab_size = load_embeddings(
+            args.emb_file, word_map, args.expand_vocab, args.caseless)
+        if args.word_emb_dim not in (None, embeddings.size(1)):
+            raise InputError(f'--word_emb_dim: expected {embeddings.size(1)}, as in '
+                             f'{args.emb_file}, found {args.word_emb_dim}')
+        args.word_emb_dim = embeddings.size(1)
+    args.word_emb_dim = args.word_emb_dim or 100
+    maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
+    return maps, lm_vocab_size, embeddings
+
+
+def make_loader(words, tags, maps, batch_size, seed=0, rank=0, processes=1):
+    """A DataLoader of batches of similar length."""
+    dataset = WCDataset(*create_input_tensors(words, tags, **maps))
+    sampler = SimilarLengthSampler(dataset.sentences.wmap_lengths, dataset.sentences.cmap_lengths,
+                                   batch_size, seed, rank, processes)
+    # The sampler gives lists, for which the dataset gives whole batches
+    return DataLoader(dataset, batch_size=None, sampler=sampler)
+
+
+def make_optimizer(model, args):
+    """Make the optimizer: stochastic gradient descent with momentum.
+
+    Of pre-trained vectors only those of the words in a batch get a gradient. It comes as these rows
+    alone, or a step would spend half its time on 400,000 rows that do not change.
+    """
+    words = model.word_embeds.weight
+    sparse = args.emb_file is not None and words.requires_grad and not dist.is_initialized()
+    model.word_embeds.sparse = sparse
+    others = [p for p in model.parameters() if p.requires_grad and p is not words]
+    groups = [{'params': others, 'fused': True}]
+    if words.requires_grad:
+        # A fused step reads and writes each value once, but can't take rows alone
+        groups.append({'params': [words], 'fused': not sparse})
+    return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
+
+
+def show_progress(loader, title):
+    """A progress bar, on terminals, of the first process."""
+    return tqdm(loader, desc=title, leave=False, disable=rank_and_processes()[0] > 0 or None)
+
+
+def check_loss(loss, epoch):
+    """Stop training when a loss is no longer a number."""
+    if not math.isfinite(loss):
+        raise InputError(f'epoch {epoch}: the loss is {loss}; try a smaller --lr or --grad_clip '
+                         '(checkpoints of earlier epochs are as they were)')
+
+
+def print_epoch(row, is_best):
+    """Print an epoch's row of the log."""
+    scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
+                       for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
+    print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
+          f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
+          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
+          f'{row["seconds"]:.1f} s', flush=True)
+
+
+def score_test_file(args, words):
+    """Score the best checkpoint on the test file and show how it tags two sentences of it."""
+    path = Path(args.output_dir) / BEST_CHECKPOINT
+    if path.exists():
+        print(f'tagged by {path}:')
+        tagger = load_tagger(path, args.device)
+        evaluate(tagger, [args.test_file])
+        for tagged in tagger.tag(words[:2]):
+            print(inline(tagged, args.task))
+
+
+# --- Arguments ---
+
+# What may be given anew beside --checkpoint; all else is part of what was learned
+CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
+              'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -107,8 +363,8 @@ def parse_arguments(argv):
     """Read the command line.
 
     Returns:
-        The arguments, as a namespace, and the checkpoint to go on from, or None. The arguments of
-        that checkpoint's run stand in for the defaults.
+        The arguments, as a namespace, and the checkpoint to continue from, or None. The arguments
+        of that checkpoint's run are used in place of the defaults.
 
     Raises:
         InputError: arguments that contradict one another, or the checkpoint.
@@ -117,18 +373,17 @@ def parse_arguments(argv):
         usage='%(prog)s [arguments]', formatter_class=HelpFormatter,
         description='Train LM-LSTM-CRF to tag named entities or parts of speech.')
     add_arguments(parser)
-    args = parser.parse_args(argv)
+    args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
         checkpoint = load_checkpoint(args.checkpoint, args.device)
-        arguments = {**checkpoint['arguments'], 'output_dir': str(Path(args.checkpoint).parent),
-                     'device': args.device}
-        parser.set_defaults(**arguments)
+        learned = checkpoint['arguments']
+        parser.set_defaults(**{**learned, 'output_dir': str(Path(args.checkpoint).parent),
+                               'device': args.device})
         args = parser.parse_args(argv)
-        for name, value in checkpoint['arguments'].items():
+        for name, value in learned.items():
             if name not in CHANGEABLE and getattr(args, name) != value:
                 raise InputError(f'--{name}: expected {value}, as in {args.checkpoint}, '
                                  f'found {getattr(args, name)}')
-        return args, checkpoint
 
     if args.tag_column is None:
         args.tag_column = 3 if args.task == 'ner' else 1
@@ -142,84 +397,89 @@ def parse_arguments(argv):
         raise InputError('--no-characters: expected --no-language_models too, which need them')
     if args.criterion == 'entity_f1' and args.task == 'pos':
         raise InputError('--criterion entity_f1: expected --task ner, found pos')
-    return args, None
+    return args, checkpoint
 
 
-# --- Data ---
+# --- A run's files ---
 
-def make_maps(train_words, tags, args):
-    """Make the maps.
-
-    Args:
-        train_words: words of the training file, which alone gives the vocabulary.
-        tags: tags of all labelled files, since the tags are part of the task.
-
-    Returns:
-        A dict of word_map, char_map and tag_map.
-    """
-    if args.task == 'ner':
-        types = {entity_type for sentence in tags for entity_type, _, _ in find_entities(sentence)}
-        tags = [all_tags(types, args.tag_scheme)]
-    maps = create_maps(train_words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
-    return dict(zip(('word_map', 'char_map', 'tag_map'), maps))
+def resume(checkpoint, model, optimizer, state):
+    """Bring the model, the optimizer and the state of the run to where a checkpoint has them."""
+    model.load_state_dict(checkpoint['model'])
+    optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
+    momentum = optimizer.state[model.word_embeds.weight]
+    if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
+        # One process may have saved it as the rows of some words
+        momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
+    for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
+        state[name] = checkpoint[name]
+    if state['epoch'] >= state['arguments']['epochs']:
+        print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
 
 
-def load_word_embeddings(args, maps, corpora):
-    """Load --emb_file: the embeddings, the word_map expanded with its words, and lm_vocab_size.
-
-    Raises:
-        InputError: see load_embeddings; or its size is not --word_emb_dim.
-    """
-    _, vectors = next(read_embeddings(args.emb_file))
-    if args.word_emb_dim not in (None, vectors.shape[1]):
-        raise InputError(f'--word_emb_dim: expected {vectors.shape[1]}, as in {args.emb_file}, '
-                         f'found {args.word_emb_dim}')
-    args.word_emb_dim = vectors.shape[1]
-    return load_embeddings(args.emb_file, maps['word_map'], args.expand_vocab, args.caseless,
-                           corpora)
-
-
-def make_loader(words, tags, maps, args, batch_size):
-    """A DataLoader of batches of similar length; the tensors are on the device from the start."""
-    tensors = to_device(create_input_tensors(words, tags, **maps), args.device)
-    dataset = WCDataset(*tensors)
-    sampler = SimilarLengthSampler(dataset.wmap_lengths, dataset.cmap_lengths, batch_size,
-                                   args.seed, *rank_and_processes())
-    # The sampler gives lists, so that the dataset gives whole batches
-    return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=trim)
-
-
-# --- Training ---
-
-def lm_targets(wmaps, lengths, lm_vocab_size):
-    """What the language models are to predict at each word.
-
-    The forward model predicts the next word, the backward model the one before; for `dunston checks
-    in`: checks, in, <end> and <end>, dunston, checks.
-
-    Args:
-        wmaps: words, (N, L_w).
-        lengths: numbers of words, with <end>, (N,).
-        lm_vocab_size: other words are <unk> for the language models.
-
-    Returns:
-        Two (N, L_w) LongTensors, with -100, which the loss ignores, at <end> and at the pads.
-    """
-    # <end> and <unk> are the last two words of the corpus
-    end, unk = lm_vocab_size - 2, lm_vocab_size - 1
-    words = torch.where(wmaps < lm_vocab_size, wmaps, unk)
-    following = nn.functional.pad(words[:, 1:], (0, 1))
-    preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end)
-    no_word = torch.arange(wmaps.size(1)) >= lengths.unsqueeze(1) - 1
-    no_word = no_word.to(wmaps.device, non_blocking=True)
-    return following.masked_fill(no_word, -100), preceding.masked_fill(no_word, -100)
+def prepare_folder(args, state):
+    """Make --output_dir, and rename files of other runs there, so that none is overwritten."""
+    folder, own = Path(args.output_dir), ()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if args.checkpoint is not None and Path(args.checkpoint).parent.samefile(folder):
+            latest = Path(args.checkpoint).name
+            own = (latest, BEST_CHECKPOINT, LOG) if latest in (CHECKPOINT, BEST_CHECKPOINT) else ()
+        if BEST_CHECKPOINT not in own:
+            # The best one so far is elsewhere; here the best of what follows is kept
+            state['best_score'] = -1.0
+        if rank_and_processes()[0] > 0:
+            return
+        old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
+               if name not in own and (folder / name).exists()]
+        newest = max((path.stat().st_mtime for path in old), default=0)
+        when = time.strftime('%Y%m%d-%H%M%S', time.localtime(newest))
+        for path in old:
+            kept = Path(f'{path}.{when}')
+            if kept.exists():
+                raise InputError(f'{kept}: expected no such file, found one; {path} needs its name')
+            path.rename(kept)
+            print(f'{path} is kept as {kept}')
+    except OSError as error:
+        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
 
 
-def lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths):
-    """The forward plus the backward language model's cross entropy, each a mean over its words."""
-    return sum(nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
-               for scores, targets in zip(
-                   (lm_f_scores, lm_b_scores), lm_targets(wmaps, lengths, lm_f_scores.size(2))))
+def save(model, optimizer, maps, state, args, is_best):
+    """Save an epoch: the latest checkpoint last, since training would continue from it."""
+    if rank_and_processes()[0] > 0:
+        return
+    folder = Path(args.output_dir)
+    if is_best:
+        save_checkpoint(folder / BEST_CHECKPOINT, model, optimizer, maps, state)
+    try:
+        with open(folder / LOG, 'w', newline='') as file:
+            writer = csv.DictWriter(file, state['log'][0].keys())
+            writer.writeheader()
+            writer.writerows(state['log'])
+    except OSError as error:
+        raise InputError(f'{folder / LOG}: cannot be written: {error.strerror}') from None
+    save_checkpoint(folder / CHECKPOINT, model, optimizer, maps, state)
+
+
+def say_how_to_continue(args, state):
+    """After Ctrl-C: the last whole epoch is in a checkpoint."""
+    latest = Path(args.output_dir) / CHECKPOINT
+    latest = latest if latest.exists() else args.checkpoint
+    advice = 'there is no checkpoint yet'
+    if latest is not None:
+        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(latest))}'
+    print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
+
+
+# --- Several processes ---
+
+def join_processes(args):
+    """Join the processes that torchrun started, if it did; only the first of them prints."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        if args.device.startswith('cuda'):
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
+        if dist.get_rank() > 0:
+            sys.stdout = open(os.devnull, 'w')
 
 
 def rank_and_processes():
@@ -227,375 +487,20 @@ def rank_and_processes():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def weigh(counts, device):
-    """What makes the mean over processes of their mean losses the mean over all that they count.
-
-    Args:
-        counts: how many sentences, words, ... this process's losses are means of; it may be 0.
-
-    Returns:
-        For each count, this count / the sum over processes * the number of processes.
-    """
-    if not dist.is_initialized():
-        return [1.0] * len(counts)
-    own = torch.tensor(counts, dtype=torch.float32).to(device, non_blocking=True)
-    total = own.clone()
-    dist.all_reduce(total)
-    return own / total * dist.get_world_size()
-
-
-def train(train_loader, model, crf_criterion, optimizer, args, epoch):
-    """Train for an epoch.
-
-    Args:
-        train_loader: from make_loader.
-        model, crf_criterion, optimizer: an LM_LSTM_CRF, a ViterbiLoss, and an SGD.
-        args: from parse_arguments.
-        epoch: its number, from 0.
-
-    Returns:
-        The mean losses of the language models (0 if there are none) and of the CRF.
-    """
-    model.train()
-    train_loader.sampler.set_epoch(epoch)
-    rank, processes = rank_and_processes()
-    if processes > 1:
-        # Dropout differs between the processes, and not between a run and its continuation
-        torch.manual_seed(args.seed + processes * epoch + rank)
-    lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    progress = tqdm(train_loader, desc=f'epoch {epoch}', leave=False, disable=rank > 0 or None)
-    for step, batch in enumerate(progress):
-        crf_scores, lm_f_scores, lm_b_scores, wmaps, tmaps, lengths, _, _ = run_model(model, batch)
-        # Each sentence has as many predicted words as it has words
-        sentences = 0 if train_loader.sampler.idle else len(lengths)
-        words = 0 if train_loader.sampler.idle else int(lengths.sum()) - len(lengths)
-        weights = weigh([sentences, words], args.device)
-        vb_loss = crf_criterion(crf_scores, tmaps, lengths)
-        vb_losses.update(vb_loss.detach(), sentences)
-        loss = weights[0] * vb_loss
-        if lm_f_scores is not None:
-            both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, wmaps, lengths)
-            lm_losses.update(both_lm_losses.detach(), words)
-            loss = loss + weights[1] * args.lm_weight * both_lm_losses
-        optimizer.zero_grad()
-        loss.backward()
-        clip_gradient(optimizer, args.grad_clip)
-        optimizer.step()
-        # To show a loss, the host has to wait for a GPU
-        if step % 50 == 0:
-            check_loss(float(loss.detach()), epoch, step)
-            progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
-        if INTERRUPTS:
-            raise Interrupted
-    means = [total_mean(losses, args.device) for losses in (lm_losses, vb_losses)]
-    check_loss(sum(means), epoch, step)
-    return means
-
-
-def total_mean(meter, device):
-    """The mean of an AverageMeter over all processes."""
-    total = torch.tensor([float(meter.sum), meter.count], dtype=torch.float64, device=device)
+def from_first_process(value):
+    """What the first process has, for all of them, so that all stop at the same time."""
+    values = [value]
     if dist.is_initialized():
-        dist.all_reduce(total)
-    return (total[0] / total[1].clamp(min=1)).item()
+        dist.broadcast_object_list(values)
+    return values[0]
 
 
-def check_loss(loss, epoch, step):
-    """Stop training when a loss is no longer a number."""
-    if not math.isfinite(loss):
-        raise InputError(f'epoch {epoch}, by step {step}: the loss is {loss}; try a smaller --lr '
-                         'or --grad_clip (checkpoints of earlier epochs are as they were)')
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came, and the batch that was under way is done."""
-
-
-def interrupt(number, _frame):
-    """Note a signal; a second one stops at once."""
-    if INTERRUPTS:
-        raise KeyboardInterrupt
-    INTERRUPTS.append(number)
-
-
-@contextlib.contextmanager
-def stopping_between_batches():
-    """Let Ctrl-C and SIGTERM stop training only after the batch that is under way."""
-    INTERRUPTS.clear()
-    old = [(number, signal.signal(number, interrupt))
-           for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        for number, handler in old:
-            signal.signal(number, handler)
-
-
-@torch.inference_mode()
-def validate(val_loader, model, crf_criterion, vb_decoder, tag_map, task):
-    """Find a model's mean Viterbi loss and, as score_tags does, its scores."""
-    model.eval()
-    losses, gold, predicted = AverageMeter(), [], []
-    hidden = rank_and_processes()[0] > 0 or None
-    for batch in tqdm(val_loader, desc='validation', leave=False, disable=hidden):
-        crf_scores, _, tmaps, lengths, _, _ = run_model(model, batch)
-        if val_loader.sampler.idle:
-            continue
-        losses.update(crf_criterion(crf_scores, tmaps, lengths), len(lengths))
-        # An unrolled tag is previous * m + current
-        gold += name_tags(tmaps % len(tag_map), lengths, tag_map)
-        predicted += name_tags(vb_decoder.decode(crf_scores, lengths), lengths, tag_map)
-    mean_loss = total_mean(losses, crf_scores.device)
+def leave_processes():
+    """Leave together: gloo may abort a process whose connections end under it."""
     if dist.is_initialized():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (gold, predicted))
-        gold, predicted = (list(chain.from_iterable(part)) for part in zip(*parts))
-    return mean_loss, score_tags(gold, predicted, task)
-
-
-# --- A run ---
-
-def start(args, corpora):
-    """Begin a run.
-
-    Args:
-        args: from parse_arguments.
-        corpora: the words and tags of each file.
-
-    Returns:
-        The model; the maps; and the state of the run, a dict of what is saved beside them.
-    """
-    torch.manual_seed(args.seed)
-    all_sentences = list(chain.from_iterable(tags for _, tags in corpora.values()))
-    maps = make_maps(corpora['train'][0], all_sentences, args)
-    lm_vocab_size, embeddings = len(maps['word_map']), None
-    if args.emb_file is not None:
-        words = {'training': corpora['train'][0], 'validation': corpora['val'][0]}
-        embeddings, maps['word_map'], lm_vocab_size = load_word_embeddings(args, maps, words)
-    args.word_emb_dim = args.word_emb_dim or 100
-
-    model_arguments = {
-        'tagset_size': len(maps['tag_map']), 'charset_size': len(maps['char_map']),
-        'vocab_size': len(maps['word_map']), 'lm_vocab_size': lm_vocab_size,
-        **{name: getattr(args, name) for name in (
-            'char_emb_dim', 'char_rnn_dim', 'char_rnn_layers', 'word_emb_dim', 'word_rnn_dim',
-            'word_rnn_layers', 'dropout', 'highway_layers', 'language_models', 'characters',
-            'crf')}}
-    model = LM_LSTM_CRF(**model_arguments)
-    if embeddings is not None:
-        model.init_word_embeddings(embeddings)
-    return model, maps, {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
-                         'arguments': vars(args), 'model_arguments': model_arguments}
-
-
-def go_on(args, corpora, checkpoint):
-    """Go on with a run: the same as start, from a checkpoint.
-
-    Raises:
-        InputError: a file has a tag that the checkpoint does not know.
-    """
-    maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
-    for name, (_, tags) in corpora.items():
-        check_tags(getattr(args, f'{name}_file'), tags, maps['tag_map'].__contains__,
-                   f'a tag that {args.checkpoint} knows')
-    model = LM_LSTM_CRF(**checkpoint['model_arguments'])
-    model.load_state_dict(checkpoint['model'])
-    torch.set_rng_state(checkpoint['rng_state'].cpu())
-    if torch.cuda.is_available() and checkpoint['cuda_rng_state'] is not None:
-        torch.cuda.set_rng_state(checkpoint['cuda_rng_state'].cpu())
-    if checkpoint['epoch'] >= args.epochs:
-        print(f'{checkpoint["epoch"]} epochs are done already (a larger --epochs goes on)')
-    state = {name: checkpoint[name] for name in (
-        'epoch', 'best_score', 'epochs_since_improvement', 'log', 'model_arguments')}
-    return model, maps, {**state, 'arguments': vars(args)}
-
-
-def make_optimizer(model, args, state=None):
-    """Make the optimizer, and give it the state that a checkpoint has of it, if any.
-
-    Of pre-trained vectors only those of the training words ever get a gradient. On a CPU it comes
-    as these rows alone, since a step would spend half its time on 400,000 rows that do not change.
-    """
-    sparse = (args.fine_tune_word_embeddings and args.emb_file is not None
-              and args.device == 'cpu' and not dist.is_initialized())
-    model.word_embeds.sparse = sparse
-    words = model.word_embeds.weight
-    # A fused step reads and writes each value once; for sparse gradients there is none
-    groups = [{'params': [p for p in model.parameters() if p.requires_grad and p is not words]}]
-    if words.requires_grad:
-        groups.append({'params': [words], 'fused': not sparse})
-    optimizer = torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, fused=True)
-    if state is not None:
-        optimizer.load_state_dict(state)
-        # The state may come from another device
-        optimizer.param_groups[-1]['fused'] = not sparse
-        of_words = optimizer.state.get(words, {})
-        buffer = of_words.get('momentum_buffer')
-        if buffer is not None and buffer.is_sparse != sparse:
-            of_words['momentum_buffer'] = buffer.to_sparse(1) if sparse else buffer.to_dense()
-    return optimizer
-
-
-def train_epochs(model, maps, optimizer, loaders, state, args):
-    """Train until the validation score has not improved for --patience epochs, or for --epochs.
-
-    Args:
-        model, maps, state: from start or go_on; state is kept up to date.
-        optimizer: an SGD.
-        loaders: of the training and of the validation file.
-        args: from parse_arguments.
-    """
-    folder = Path(args.output_dir)
-    crf_criterion, vb_decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
-    trained = DistributedDataParallel(model) if dist.is_initialized() else model
-    while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
-        began = time.perf_counter()
-        lr = args.lr / (1 + args.lr_decay * state['epoch'])
-        adjust_learning_rate(optimizer, lr)
-        lm_loss, vb_loss = train(loaders[0], trained, crf_criterion, optimizer, args,
-                                 state['epoch'])
-        val_loss, scores = validate(loaders[1], model, crf_criterion, vb_decoder, maps['tag_map'],
-                                    args.task)
-        check_loss(val_loss, state['epoch'], len(loaders[0]))
-        figures = {name: score for name, score in scores.items() if name != 'rows'}
-        row = {'epoch': state['epoch'], 'lm_loss': lm_loss, 'viterbi_loss': vb_loss,
-               'val_viterbi_loss': val_loss, **figures, 'lr': lr,
-               'seconds': time.perf_counter() - began}
-
-        is_best = figures[args.criterion] > state['best_score']
-        state['best_score'] = max(state['best_score'], figures[args.criterion])
-        state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
-        state['epoch'] += 1
-        state['log'].append(row)
-        if rank_and_processes()[0] == 0:
-            # The best one first: wherever the run is cut off, it is no worse than the other says
-            for name in (BEST_CHECKPOINT, CHECKPOINT) if is_best else (CHECKPOINT,):
-                save_checkpoint(folder / name, model, optimizer, maps, state)
-            write_log(folder / LOG, state['log'])
-        print(f'epoch {row["epoch"]}: LM loss {lm_loss:.3f}, Viterbi loss {vb_loss:.3f}; '
-              f'validation: Viterbi loss {val_loss:.3f}, ' + ', '.join(
-                  f'{name.replace("_", " ").replace("f1", "F1")} {figure:.4f}'
-                  for name, figure in figures.items())
-              + f'{" (best so far)" if is_best else ""}; lr {lr:.5f}, {row["seconds"]:.1f} s',
-              flush=True)
-        if INTERRUPTS:
-            raise Interrupted
-    if state['epochs_since_improvement'] >= args.patience:
-        print(f'no better score for {args.patience} epochs (a larger --patience goes on)')
-
-
-def write_log(path, rows):
-    """Write the figures of all epochs so far as a CSV file."""
-    try:
-        with open(path, 'w', newline='') as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}') from None
-
-
-def own_files(folder, checkpoint):
-    """The names of files in a folder that belong to the run that goes on from a checkpoint."""
-    if checkpoint is None or not Path(checkpoint).parent.samefile(folder):
-        return ()
-    return {CHECKPOINT: (CHECKPOINT, BEST_CHECKPOINT, LOG),
-            BEST_CHECKPOINT: (BEST_CHECKPOINT, LOG)}.get(Path(checkpoint).name, ())
-
-
-def keep_old_files(folder, own):
-    """Rename the files of another run, all but this run's own, so that none is overwritten."""
-    old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
-           if name not in own and (folder / name).exists()]
-    number = 1
-    while any(Path(f'{path}.{number}').exists() for path in old):
-        number += 1
-    for path in old:
-        path.rename(f'{path}.{number}')
-        print(f'{path} is kept as {path}.{number}')
-
-
-def score_test_file(args, words, best_checkpoint):
-    """Score the best checkpoint on the test file and show how it tags two sentences of it."""
-    tagger = load_tagger(best_checkpoint, args.device)
-    print(f'tagged by {best_checkpoint}:')
-    evaluate(tagger, [args.test_file])
-    for tagged in tagger.tag(words[:2]):
-        print(inline(tagged, args.task))
-
-
-def run(args, checkpoint):
-    """Train as the arguments say; return the exit status."""
-    # A GPU then multiplies matrices in TF32, which is several times as fast
-    torch.set_float32_matmul_precision('high')
-    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args.task, args.tag_column,
-                                 args.tag_scheme)
-               for name in ('train', 'val', 'test') if getattr(args, f'{name}_file') is not None}
-    model, maps, state = (start(args, corpora) if checkpoint is None
-                          else go_on(args, corpora, checkpoint))
-    model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
-    model.to(args.device)
-    optimizer = make_optimizer(model, args, checkpoint and checkpoint['optimizer'])
-    loaders = [make_loader(*corpora[name], maps, args, batch_size)
-               for name, batch_size in (('train', args.batch_size), ('val', 64))]
-    print(f'{len(corpora["train"][0]):,} sentences to learn from, '
-          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
-          flush=True)
-
-    folder, rank = Path(args.output_dir), rank_and_processes()[0]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        own = own_files(folder, args.checkpoint)
-        if BEST_CHECKPOINT not in own:
-            # The best one of the run is elsewhere; here the best of what follows is kept
-            state['best_score'] = -1.0
-        if rank == 0:
-            keep_old_files(folder, own)
-            if state['log']:
-                # Without rows that are newer than the checkpoint
-                write_log(folder / LOG, state['log'])
-    except OSError as error:
-        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
-    status = 0
-    try:
-        with stopping_between_batches():
-            train_epochs(model, maps, optimizer, loaders, state, args)
-    except Interrupted:
-        status = 128 + INTERRUPTS[0]
-        latest = folder / CHECKPOINT if (folder / CHECKPOINT).exists() else args.checkpoint
-        print(f'stopped in epoch {state["epoch"]}', end='; ')
-        print(f'to go on: python train.py --checkpoint {latest}' if latest
-              else 'there is no checkpoint yet', flush=True)
-    if (status != 128 + signal.SIGTERM and args.test_file is not None and rank == 0
-            and (folder / BEST_CHECKPOINT).exists()):
-        score_test_file(args, corpora['test'][0], folder / BEST_CHECKPOINT)
-    return status
-
-
-@contextlib.contextmanager
-def several_processes(args):
-    """Join the processes that torchrun started, if it did; only the first of them prints."""
-    if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        yield
-        return
-    if args.device.startswith('cuda'):
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
-    try:
-        with contextlib.redirect_stdout(sys.stdout if dist.get_rank() == 0 else None):
-            yield
-        # All leave together: gloo may abort a process whose connections end under it
         dist.barrier()
-    finally:
         dist.destroy_process_group()
 
 
-def main(argv):
-    """Train as the command line says; return the exit status."""
-    args, checkpoint = parse_arguments(argv)
-    with several_processes(args):
-        return run(args, checkpoint)
-
-
 if __name__ == '__main__':
-    sys.exit(exit_status(main, sys.argv[1:]))
+    run_main(main)
