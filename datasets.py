@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 
 class Batch(NamedTuple):
-    """The eight tensors of N sentences, all of them LongTensors.
+    """The eight LongTensors of N sentences.
 
     L_w counts the words of the longest sentence and its <end>; L_c its characters, the space after
     each word, and <end>. Shorter sentences are filled up with 0: the pads.
@@ -32,15 +32,10 @@ class Batch(NamedTuple):
     def trim(self):
         """Cut off the pads that no sentence needs: every layer would spend time on them."""
         words, chars = self.wmap_lengths.max(), self.cmap_lengths.max()
-        return Batch(
-            wmaps=self.wmaps[:, :words],
-            cmaps_f=self.cmaps_f[:, :chars],
-            cmaps_b=self.cmaps_b[:, :chars],
-            cmarkers_f=self.cmarkers_f[:, :words],
-            cmarkers_b=self.cmarkers_b[:, :words],
-            tmaps=None if self.tmaps is None else self.tmaps[:, :words],
-            wmap_lengths=self.wmap_lengths,
-            cmap_lengths=self.cmap_lengths)
+        trimmed = (self.wmaps[:, :words], self.cmaps_f[:, :chars], self.cmaps_b[:, :chars],
+                   self.cmarkers_f[:, :words], self.cmarkers_b[:, :words],
+                   None if self.tmaps is None else self.tmaps[:, :words])
+        return Batch(*trimmed, self.wmap_lengths, self.cmap_lengths)
 
     def to(self, device):
         """Move the tensors to a device, except the lengths: trimming and packing need them here."""
@@ -49,12 +44,7 @@ class Batch(NamedTuple):
 
 
 class WCDataset(Dataset):
-    """Words and characters of sentences.
-
-    Args:
-        wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps, wmap_lengths, cmap_lengths: the
-            fields of a Batch of all sentences.
-    """
+    """The words and characters of sentences; its arguments are the fields of a Batch of them."""
 
     def __init__(self, wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
                  wmap_lengths, cmap_lengths):
@@ -65,11 +55,9 @@ class WCDataset(Dataset):
         return len(self.sentences.wmap_lengths)
 
     def __getitem__(self, i):
-        """Get sentences as a Batch.
+        """Get a trimmed Batch, for a list of N numbers, or sentence i, for a single number.
 
-        Args:
-            i: a list of N numbers, for a trimmed batch; or one number, for a single sentence, whose
-                fields lack the dimension N and keep their pads.
+        The fields of a single sentence lack the dimension N, and they keep their pads.
         """
         chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
         return chosen.trim() if isinstance(i, list) else chosen
@@ -79,15 +67,10 @@ class SimilarLengthSampler(Sampler):
     """Deals sentences out in batches of similar length, each sentence once an epoch.
 
     Sentences with the same number of words are neighbors, and among them those with similar numbers
-    of characters, so that a batch has hardly any pads. The order depends on the seed and the epoch
-    alone.
+    of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone.
 
-    Args:
-        wmap_lengths, cmap_lengths: numbers of words and of characters, (N,).
-        batch_size: number of sentences in a batch; one batch of an epoch may have fewer.
-        seed: of the random order.
-        rank, processes: of several processes that train together, each gets a share of every batch,
-            of batch_size sentences. The last sentence is repeated until all shares are equal.
+    Of several processes, each gets its share, batch_size sentences, of each batch; the last
+    sentence is repeated until all shares are equal.
     """
 
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):

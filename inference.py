@@ -3,22 +3,19 @@
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar --text "Dunston checks in."
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar news.txt
     echo "Dunston checks in." | python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar
-
-In the comments, `dunston checks in` is tagged B-FILM, I-FILM, I-FILM; `B`, `I` and `O` are short.
 """
 
 import json
 import re
 import sys
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from models import LM_LSTM_CRF
-from utils import (ArgumentParser, InputError, available_device, convert_tags, create_input_tensors,
+from utils import (ArgumentParser, InputError, convert_tags, create_input_tensors, devices,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
                    run_main, score_task, word_spans)
 
@@ -29,9 +26,7 @@ IMPOSSIBLE = -1e6
 class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
-    Args:
-        tag_map: from create_maps.
-        scheme: 'iobes' or 'iob2' for tags of entities, None for all other tags.
+    The scheme is 'iobes' or 'iob2' for tags of entities, None for all other tags.
     """
 
     def __init__(self, tag_map, scheme=None):
@@ -49,8 +44,7 @@ class ViterbiDecoder(nn.Module):
         """Find the best sequence of tags that is legal (the Viterbi algorithm).
 
         Args:
-            scores: from the CRF, (N, L_w, m, m).
-            lengths: numbers of words, with <end>, (N,).
+            scores, lengths: from the CRF, (N, L_w, m, m); numbers of words, with <end>, (N,).
 
         Returns:
             (N, L_w) LongTensor of tags, <end> at the last word and at the pads.
@@ -70,12 +64,8 @@ class ViterbiDecoder(nn.Module):
     def trellis(self, scores, lengths):
         """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
 
-        Args:
-            scores, lengths: as for decode; what is impossible has to be masked already.
-
-        Returns:
-            Two lists with, for each word, the cumulative scores (N, m) of the best sequences that
-            end in each tag there, and the backpointers (N, m), the previous tags of these.
+        It masks nothing. For each word there are the cumulative scores (N, m) of the best sequences
+        that end in each tag, and the backpointers (N, m), the previous tags in these.
         """
         # (N, L_w)
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -98,14 +88,11 @@ class ViterbiDecoder(nn.Module):
         return (forward + backward - log_z[:, None, None]).exp()
 
     def forward_backward(self, scores, lengths):
-        """Sum over all legal sequences up to, and from, each tag of each word.
-
-        Args:
-            scores, lengths: as for decode.
+        """Sum over all legal sequences up to, and from, each tag of each word, in double precision.
 
         Returns:
             forward, (N, L_w, m): log-sum-exp of the scores of the sequences that lead to a tag;
-            backward, (N, L_w, m): of those that continue from it; log Z, (N,). All are doubles.
+            backward, (N, L_w, m): of those that continue from it; log Z, (N,).
         """
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -123,15 +110,10 @@ class ViterbiDecoder(nn.Module):
         return forward, backward, log_sum_exp(forward[:, 0] + backward[:, 0], dim=1)
 
     def entity_probabilities(self, scores, lengths, tags, entities):
-        """The probability of each entity: that of all sequences with exactly this entity.
+        """The probability of each entity: that of all legal sequences with exactly this entity.
 
-        Args:
-            scores, lengths: as for decode.
-            tags: from decode, (N, L_w).
-            entities: for each sentence, a list of (type, first word, last word + 1) in its tags.
-
-        Returns:
-            For each sentence, a list of floats.
+        The tags are from decode, (N, L_w); find_entities finds the entities of each sentence in
+        them, lists of (type, first word, last word + 1). For each of these comes a list of floats.
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -192,11 +174,7 @@ TOKEN = re.compile(r"""
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one.
 
-    Args:
-        model: an LM_LSTM_CRF.
-        maps: a dict of word_map, char_map and tag_map.
-        arguments: the arguments with which it was trained.
-        device: where the model is.
+    The maps are a dict of word_map, char_map and tag_map, the arguments those of its training.
     """
 
     def __init__(self, model, maps, arguments, device='cpu'):
@@ -204,66 +182,64 @@ class Tagger:
         self.task = arguments['task']
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
-        # What a word is in a str that is to be tagged
+        # What a word is in a str
         self.token = TOKEN
-        # (m, m), which tags are shown as the same tag: in IOBES, B is S or B, and I is I or E
-        shown = [re.sub('^E-', 'I-', re.sub('^S-', 'B-', name)) if scheme == 'iobes' else name
-                 for name in maps['tag_map']]
+        # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
+        same = {'S-': 'B-', 'E-': 'I-'} if scheme == 'iobes' else {}
+        shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
-    def tag(self, sentences, probabilities=False):
-        """Tag sentences, 2,048 at a time, however many there are.
+    def tag(self, sentences, probabilities=False, at_once=2048):
+        """Tag sentences, however many there are.
 
         Args:
             sentences: an iterable of str, which are split into words, or of lists of words.
             probabilities: compute them?
+            at_once: number of sentences that are read before the first of them is tagged.
 
         Yields:
-            For each sentence, in order, a dict: text; tokens, a list of str; tags, a list of str,
-            entities in IOB2; entities, a list of dicts of type, text, and start and end, its place
-            in the text; and, if asked for, probabilities of the tags, and of each entity.
+            For each sentence a dict: text; tokens and tags, lists of str; entities, dicts of type,
+            text, and start and end in the text; perhaps probabilities, of tags and of each entity.
         """
         sentences = iter(sentences)
-        while window := list(islice(sentences, 2048)):
+        while window := list(islice(sentences, at_once)):
             texts = [x if isinstance(x, str) else ' '.join(x) for x in window]
             spans = [[word.span() for word in self.token.finditer(x)] if isinstance(x, str)
                      else word_spans(x) for x in window]
-            words = [[text[left:right] for left, right in places]
-                     for text, places in zip(texts, spans)]
-            for n, (tags, p_tags, p_entities) in enumerate(self.tag_words(words, probabilities)):
-                described = {'text': texts[n], 'tokens': words[n], 'tags': tags, 'entities': []}
-                for i, (name, first, end) in enumerate(self.find_entities(tags)):
-                    left, right = spans[n][first][0], spans[n][end - 1][1]
-                    described['entities'].append({'type': name, 'text': texts[n][left:right],
-                                                  'start': left, 'end': right})
-                    if probabilities:
-                        described['entities'][i]['probability'] = p_entities[i]
+            words = [[text[left:right] for left, right in text_spans]
+                     for text, text_spans in zip(texts, spans)]
+            tagged = self.tag_words(words, probabilities)
+            for text, text_spans, tokens, (tags, p_tags, p_entities) in zip(
+                    texts, spans, words, tagged):
+                sentence = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
+                for name, first, end in find_entities(tags) if self.task == 'ner' else []:
+                    left, right = text_spans[first][0], text_spans[end - 1][1]
+                    sentence['entities'].append(
+                        {'type': name, 'text': text[left:right], 'start': left, 'end': right})
                 if probabilities:
-                    described['probabilities'] = p_tags
-                yield described
-
-    def find_entities(self, tags):
-        """The entities of a sentence; parts of speech have none."""
-        return find_entities(tags) if self.task == 'ner' else []
+                    sentence['probabilities'] = p_tags
+                    for entity, p in zip(sentence['entities'], p_entities):
+                        entity['probability'] = p
+                yield sentence
 
     def tag_words(self, sentences, probabilities=False):
         """Tag lists of words, those of similar length together.
 
-        Returns:
-            For each sentence its tags and, if asked for, the probabilities of the tags and of the
-            entities: three lists.
+        For each sentence there are three lists: its tags and, if asked for, the probabilities of
+        the tags and of the entities.
         """
         pieces = [(n, start, [word[:MOST_CHARS] for word in words[start:start + MOST_WORDS]])
-                  for n, words in enumerate(sentences) for start in range(0, len(words), MOST_WORDS)]
-        # Neighbors are of similar length, so that a batch has few pads; all its memory is bounded
+                  for n, words in enumerate(sentences)
+                  for start in range(0, len(words), MOST_WORDS)]
+        # Neighbors are of similar length, so that a batch has few pads; its padded size is bounded
         pieces.sort(key=lambda piece: (len(piece[2]), sum(map(len, piece[2]))))
         tagged, batch, longest = {}, [], 0
-        for n, start, words in pieces:
-            chars = sum(map(len, words)) + len(words)
+        for piece in pieces:
+            chars = len(' '.join(piece[2]))
             if batch and (len(batch) == 32 or max(chars, longest) * (len(batch) + 1) > 20_000):
                 tagged.update(self.tag_batch(batch, probabilities))
                 batch, longest = [], 0
-            batch.append((n, start, words))
+            batch.append(piece)
             longest = max(chars, longest)
         if batch:
             tagged.update(self.tag_batch(batch, probabilities))
@@ -276,30 +252,27 @@ class Tagger:
 
     @torch.inference_mode()
     def tag_batch(self, pieces, probabilities):
-        """Tag a batch of (sentence, first word, words): a dict from the first two, see tag_words."""
+        """tag_words for a batch of (n, start, words): a dict from (n, start) to the three lists."""
         batch = create_input_tensors([words for _, _, words in pieces], None, **self.maps)
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
         decoded = self.decoder.decode(scores, batch.wmap_lengths)
         tags = name_tags(decoded, batch.wmap_lengths, self.maps['tag_map'])
+        entities = [find_entities(row) if self.task == 'ner' else [] for row in tags]
         if self.task == 'ner':
-            tags = [convert_tags(sentence_tags, 'iob2') for sentence_tags in tags]
+            tags = [convert_tags(row, 'iob2') for row in tags]
         p_tags, p_entities = [[]] * len(tags), [[]] * len(tags)
         if probabilities:
             marginals = self.decoder.marginals(scores, batch.wmap_lengths)
             shown = (marginals @ self.shown_alike.double()).gather(2, decoded.unsqueeze(2))
             p_tags = [row[:len(names)] for row, names in zip(shown.squeeze(2).tolist(), tags)]
             p_entities = self.decoder.entity_probabilities(
-                scores, batch.wmap_lengths, decoded, [self.find_entities(names) for names in tags])
-        return {(n, start): result for (n, start, _), *result in zip(
-            pieces, tags, p_tags, p_entities)}
+                scores, batch.wmap_lengths, decoded, entities)
+        return {(n, start): lists
+                for (n, start, _), *lists in zip(pieces, tags, p_tags, p_entities)}
 
 
 def load_tagger(path, device='cpu'):
-    """Load a checkpoint of train.py for tagging.
-
-    Raises:
-        InputError: see load_checkpoint.
-    """
+    """Load a checkpoint of train.py for tagging; InputError as load_checkpoint has it."""
     checkpoint = load_checkpoint(path, device)
     model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
     model.load_state_dict(checkpoint['model'])
@@ -309,11 +282,10 @@ def load_tagger(path, device='cpu'):
 
 @torch.inference_mode()
 def explain(tagger, text, most=5):
-    """Show the Viterbi trellis of one sentence, as the tutorial draws it.
+    """Write the Viterbi trellis of one sentence as a table.
 
-    Returns:
-        A table as a str: for each word its most likely tags, the score of the best sequence to
-        each, the tag before it there, and its probability; * marks the best path.
+    It has, for each word, its most likely tags, the score of the best sequence to each, the tag
+    before it there, and its probability; * marks the best path.
     """
     words = tagger.token.findall(text)
     batch = create_input_tensors([words], None, **tagger.maps)
@@ -347,21 +319,14 @@ def evaluate(tagger, files, tag_column=None):
 # --- The command line ---
 
 def read_sentences(files):
-    """Read files, or standard input if there are none, line by line.
-
-    Yields:
-        Lines without their ends. What is not UTF-8 is replaced, with one warning.
-    """
+    """Read files or standard input line by line; what is not UTF-8 is replaced, with a warning."""
     warned = False
     for name in files or ['standard input']:
+        # A bar is for a terminal that does not also show the output
+        hidden = True if not files or sys.stdout.isatty() else None
         try:
-            # A bar is for a terminal that does not also show the output
-            hidden = True if not files or sys.stdout.isatty() else None
-            with (open(name, 'rb') if files else sys.stdin.buffer) as file, tqdm(
-                    desc=name, total=Path(name).stat().st_size if files else None, unit='B',
-                    unit_scale=True, leave=False, disable=hidden) as progress:
-                for number, line in enumerate(file, start=1):
-                    progress.update(len(line))
+            with open(name, 'rb') if files else sys.stdin.buffer as file:
+                for number, line in enumerate(tqdm(file, name, leave=False, disable=hidden), 1):
                     text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
                     if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
                         print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
@@ -372,52 +337,31 @@ def read_sentences(files):
             raise InputError(f'{name}: cannot be read: {error.strerror}') from None
 
 
-def ask():
-    """Ask for sentences at a terminal until it is closed."""
-    print('Type a sentence, or Ctrl-D to end.')
-    while True:
-        try:
-            yield input('> ')
-        except EOFError:
-            return
-
-
-def table(tagged, places):
-    """Rows of a word, its tag and, if there is one, its probability."""
-    probabilities = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
-    columns = [tagged['tokens'], tagged['tags'], *([probabilities] if probabilities else [])]
-    return list(zip(*columns))
-
-
 def inline(tagged, task):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
     if task == 'pos':
-        return ' '.join('/'.join(row) for row in table(tagged, places=2))
+        return ' '.join('/'.join(row) for row in columns(tagged, places=2))
     text, position, parts = tagged['text'], 0, []
     for entity in tagged['entities']:
-        label = entity['type']
-        if 'probability' in entity:
-            label += f' {entity["probability"]:.2f}'
-        parts += [text[position:entity['start']], f'[{label} {entity["text"]}]']
+        probability = f' {entity["probability"]:.2f}' if 'probability' in entity else ''
+        shown = f'[{entity["type"]}{probability} {entity["text"]}]'
+        parts += [text[position:entity['start']], shown]
         position = entity['end']
     return ''.join([*parts, text[position:]])
 
 
-def show(tagged, output_format, task):
-    """Write a tagged sentence in one of the formats of the command line."""
-    if output_format == 'jsonl':
-        return json.dumps(tagged, ensure_ascii=False)
-    if output_format == 'conll':
-        return ''.join(' '.join(row) + '\n' for row in table(tagged, places=4))
-    return inline(tagged, task)
+def columns(tagged, places):
+    """Rows of a word, its tag and, if there is one, its probability."""
+    shown = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
+    return zip(*filter(None, (tagged['tokens'], tagged['tags'], shown)))
 
 
 def parse_arguments(argv):
     """Read the command line, as a namespace."""
     parser = ArgumentParser(
         usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
-        description=f'Tag sentences with a model of train.py, one a line. Of more than {MOST_WORDS} '
-        f'words the model sees pieces, and of a word its first {MOST_CHARS} characters.')
+        description='Tag sentences, one a line, with a model of train.py. Long ones are tagged in '
+        f'pieces of {MOST_WORDS} words; of a word the model sees {MOST_CHARS} characters.')
     add = parser.add_argument
     add('checkpoint', help='a checkpoint of train.py')
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
@@ -429,14 +373,13 @@ def parse_arguments(argv):
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=number(int, 0), help="the labels' column (default: as in training)")
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
-    add('--device', type=available_device, help='cpu or cuda (default: %(default)s)',
-        default='cuda' if torch.cuda.is_available() else 'cpu')
+    add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
     if args.evaluate and not args.files:
         raise InputError('--evaluate: expected labeled files, found none')
-    if args.text is not None and (args.files or args.evaluate):
-        raise InputError('--text: expected no files and no --evaluate beside it')
+    if args.text is not None and args.files:
+        raise InputError('--text: expected no files beside it')
     if args.explain and args.evaluate:
         raise InputError('--explain: expected no --evaluate beside it')
     return args
@@ -452,20 +395,24 @@ def main(argv):
         tagger.token = re.compile(r'\S+')
     if args.evaluate:
         return evaluate(tagger, args.files, args.tag_column)
-    interactive = not args.files and args.text is None and sys.stdin.isatty()
-    lines = ask() if interactive else read_sentences(args.files)
-    if args.text is not None:
-        lines = args.text.split('\n')
+
+    lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
     if args.explain:
         for line in filter(str.strip, lines):
             print(explain(tagger, line))
         return None
-
-    probabilities = args.probabilities or args.output_format == 'jsonl'
     # At a terminal each sentence is answered at once
-    for sentences in ([line] for line in lines) if interactive else [lines]:
-        for tagged in tagger.tag(sentences, probabilities):
-            print(show(tagged, args.output_format, tagger.task))
+    interactive = not args.files and args.text is None and sys.stdin.isatty()
+    if interactive:
+        print('Type a sentence, or Ctrl-D to end.', file=sys.stderr)
+    probabilities = args.probabilities or args.output_format == 'jsonl'
+    for tagged in tagger.tag(lines, probabilities, at_once=1 if interactive else 2048):
+        if args.output_format == 'jsonl':
+            print(json.dumps(tagged, ensure_ascii=False))
+        elif args.output_format == 'conll':
+            print(''.join(' '.join(row) + '\n' for row in columns(tagged, places=4)))
+        else:
+            print(inline(tagged, tagger.task))
     return None
 
 

@@ -5,8 +5,7 @@
     loss = loss + lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
 
 In the shapes, N is the number of sentences, L_w and L_c are the padded numbers of words and of
-characters, m is the number of tags. The running example is `dunston checks in`, the title of a
-film: its tags are B-FILM, I-FILM, I-FILM.
+characters, m is the number of tags. In the example, `dunston checks in` is the title of a film.
 """
 
 import torch
@@ -20,10 +19,7 @@ from utils import init_embedding, log_sum_exp
 class Highway(nn.Module):
     """Highway network (Srivastava et al., 2015): a gate lets a part of the input pass unchanged.
 
-    Args:
-        size: size of the input and of the output, which must be the same to be mixed.
-        num_layers: number of layers.
-        dropout: probability, between the layers.
+    The output has the size of the input, with which it is mixed. Dropout is between the layers.
     """
 
     def __init__(self, size, num_layers=1, dropout=0.5):
@@ -45,9 +41,7 @@ class Highway(nn.Module):
 class CRF(nn.Module):
     """The scores of a conditional random field: how well does a tag fit a word and the tag before?
 
-    Args:
-        hidden_dim: size of the features of a word.
-        tagset_size: m, with <start> and <end>.
+    hidden_dim is the size of a word's features, tagset_size is m, with <start> and <end>.
     """
 
     def __init__(self, hidden_dim, tagset_size):
@@ -56,13 +50,9 @@ class CRF(nn.Module):
         self.transition = nn.Parameter(torch.zeros(tagset_size, tagset_size))
 
     def forward(self, features):
-        """Score every pair of neighboring tags.
+        """Score every pair of neighboring tags: (N, L_w, hidden_dim) -> (N, L_w, m, m).
 
-        Args:
-            features: (N, L_w, hidden_dim).
-
-        Returns:
-            (N, L_w, m, m); [n, t, i, j] is the score of tag j at word t after tag i.
+        [n, t, i, j] is the score of tag j at word t after tag i.
         """
         # Emission scores are the same after any previous tag: (N, L_w, m) -> (N, L_w, 1, m)
         emission = self.emission(features).unsqueeze(2)
@@ -74,18 +64,15 @@ class LM_LSTM_CRF(nn.Module):
     """A word BLSTM and a CRF that share character LSTMs with two language models (paper: 3).
 
     Args:
-        tagset_size: m, with <start> and <end>.
-        charset_size: number of characters in the char_map.
-        char_emb_dim, char_rnn_dim, char_rnn_layers: sizes of the character embeddings and LSTMs.
-        vocab_size: number of words that have an embedding.
+        tagset_size, charset_size, vocab_size: numbers of tags (m), characters and words, which are
+            those of the maps.
         lm_vocab_size: number of words that the language models choose from.
-        word_emb_dim, word_rnn_layers: sizes of the word embeddings and of the BLSTM.
-        word_rnn_dim: size of the BLSTM's output, half of it from each direction.
-        dropout: probability.
-        highway_layers: number of layers of each highway network.
-        language_models, characters, crf: the tutorial's configurations are (a) no language models,
-            (b) no characters either, (c) no CRF either. What is not used does not exist; without a
-            CRF the transition scores stay at zero.
+        char_emb_dim, char_rnn_dim, char_rnn_layers: sizes of the character embeddings and LSTMs.
+        word_emb_dim, word_rnn_dim, word_rnn_layers: sizes of the word embeddings and of the BLSTM,
+            whose output has word_rnn_dim / 2 from each direction.
+        dropout, highway_layers: a probability, and the number of layers of each highway network.
+        language_models, characters, crf: (a) is without language models, (b) without characters
+            either, (c) without a CRF either: its transition scores stay at zero.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
@@ -134,15 +121,13 @@ class LM_LSTM_CRF(nn.Module):
                 wmap_lengths, cmap_lengths):
         """Score the tags and, in training, the words that the language models predict.
 
-        Args:
-            cmaps_f, ..., cmap_lengths: the fields of a Batch. tmaps and cmap_lengths are not used.
+        The arguments are the fields of a Batch; tmaps and cmap_lengths are not used.
 
         Returns:
             crf_scores (N, L_w, m, m); lm_f_scores and lm_b_scores (N, L_w, lm_vocab_size), which
             are None in evaluation and without language models.
         """
-        # Words
-        # (N, L_w, word_emb_dim)
+        # Words: (N, L_w, word_emb_dim)
         features = self.dropout(self.word_embeds(wmaps))
         lm_f_scores, lm_b_scores = None, None
 
@@ -164,12 +149,10 @@ class LM_LSTM_CRF(nn.Module):
             subword = self.subword_hw(self.dropout(torch.cat((forward, backward), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
 
-        # The word BLSTM puts each word into its context
-        # (N, L_w, word_rnn_dim)
+        # The word BLSTM puts each word into its context: (N, L_w, word_rnn_dim)
         context = self.dropout(self.read_words(features, wmap_lengths))
 
-        # The CRF scores each tag after each tag
-        # (N, L_w, m, m)
+        # The CRF scores each tag after each tag: (N, L_w, m, m)
         return self.crf(context), lm_f_scores, lm_b_scores
 
     def read_chars(self, lstm, cmaps, cmarkers):
@@ -209,9 +192,6 @@ class ViterbiLoss(nn.Module):
 
     log Z sums over all sequences of tags from <start> to <end>; the forward algorithm finds it word
     by word. (The name is the 2018 tutorial's; Viterbi's algorithm has no part in it.)
-
-    Args:
-        tag_map: from create_maps.
     """
 
     def __init__(self, tag_map):
@@ -257,13 +237,8 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     The forward model predicts the next word: dunston -> checks, checks -> in, in -> <end>. The
     backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>.
 
-    Args:
-        wmaps: words, (N, L_w).
-        wmap_lengths: numbers of words, with <end>, (N,).
-        lm_vocab_size: number of words that they choose from; all others are <unk> to them.
-
-    Returns:
-        Two LongTensors (N, L_w). At <end> and at the pads they are -100, which the loss ignores.
+    The words, (N, L_w), are <unk> to them from lm_vocab_size on. Both results are (N, L_w) and, at
+    <end> and at the pads, -100, which the loss ignores.
     """
     # <end> and <unk> are the last two of these words
     end, unk = lm_vocab_size - 2, lm_vocab_size - 1
@@ -279,9 +254,7 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
 def lm_loss(lm_f_scores, lm_b_scores, wmaps, wmap_lengths):
     """Add up the language models' cross entropies, each of them a mean over predicted words.
 
-    Args:
-        lm_f_scores, lm_b_scores: (N, L_w, lm_vocab_size).
-        wmaps, wmap_lengths: words, (N, L_w), and their numbers, with <end>, (N,).
+    The scores are (N, L_w, lm_vocab_size), the words (N, L_w), and the lengths (N,), with <end>.
     """
     following, preceding = lm_targets(wmaps, wmap_lengths, lm_f_scores.size(2))
     forward_loss = nn.functional.cross_entropy(lm_f_scores.flatten(0, 1), following.flatten())

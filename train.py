@@ -26,8 +26,8 @@ from datasets import SimilarLengthSampler, WCDataset
 from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
-                   available_device, clip_gradient, create_input_tensors, create_maps,
-                   find_entities, load_checkpoint, load_embeddings, number, read_corpus, run_main,
+                   clip_gradient, create_input_tensors, create_maps, devices, find_entities,
+                   load_checkpoint, load_embeddings, number, read_corpus, run_main,
                    save_checkpoint, score_task)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
@@ -84,21 +84,22 @@ def add_arguments(parser):
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to continue from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
-    add('--device', type=available_device, default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='cpu or cuda')
+    add('--device', choices=devices(), default=devices()[0], help='cpu or cuda')
 
 
 def main(argv):
     """Train as the command line says."""
     args, checkpoint = parse_arguments(argv)
-    join_processes(args)
+    rank, processes = join_processes(args)
     torch.manual_seed(args.seed)
+    # A GPU then multiplies matrices in TF32, which is several times as fast
+    torch.set_float32_matmul_precision('high')
 
-    # Files: for each, the words and tags of its sentences
-    known_tags = None if checkpoint is None else checkpoint['tag_map']
-    corpora = {name: read_corpus(getattr(args, f'{name}_file'), args.task, args.tag_column,
-                                 args.tag_scheme, known_tags)
-               for name in ('train', 'val', 'test') if getattr(args, f'{name}_file') is not None}
+    # Files: for each of them, the words and the tags of its sentences
+    known_tags = checkpoint and checkpoint['tag_map']
+    files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
+    corpora = {name: read_corpus(file, args.task, args.tag_column, args.tag_scheme, known_tags)
+               for name, file in files.items() if file is not None}
 
     # Maps: those of the training file, or of the checkpoint to continue from
     if checkpoint is None:
@@ -107,9 +108,8 @@ def main(argv):
         maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
         lm_vocab_size, embeddings = checkpoint['model_arguments']['lm_vocab_size'], None
 
-    # Tensors, in batches of similar length
-    train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed,
-                               *rank_and_processes())
+    # Tensors, in batches of sentences of similar length
+    train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed, rank, processes)
     val_loader = make_loader(*corpora['val'], maps, batch_size=32)
 
     # Model
@@ -127,55 +127,43 @@ def main(argv):
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
     model.to(args.device)
     optimizer = make_optimizer(model, args)
-    state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
-             'arguments': vars(args), 'model_arguments': model_arguments}
-    if checkpoint is not None:
-        resume(checkpoint, model, optimizer, state)
-    print(f'{len(corpora["train"][0]):,} sentences to learn from, '
-          f'{sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters to train',
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f'{len(corpora["train"][0]):,} sentences to learn from, {trained:,} parameters to train',
           flush=True)
 
-    # Loop
-    prepare_folder(args, state)
+    # Loop, from the first epoch or from where the checkpoint stopped
+    state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
+             'arguments': vars(args), 'model_arguments': model_arguments}
+    prepare_run(checkpoint, model, optimizer, state, args, rank)
     try:
-        train_epochs(train_loader, val_loader, model, optimizer, maps, state, args)
+        train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank)
     except KeyboardInterrupt:
         say_how_to_continue(args, state)
-    if rank_and_processes()[0] == 0 and args.test_file is not None:
+    if args.test_file is not None and rank == 0:
         score_test_file(args, corpora['test'][0])
     leave_processes()
 
 
 def train(train_loader, model, vb_criterion, optimizer, args, epoch):
-    """Train for an epoch.
-
-    Args:
-        train_loader: from make_loader.
-        model, vb_criterion, optimizer: an LM_LSTM_CRF, a ViterbiLoss, and an SGD.
-        args: from parse_arguments.
-        epoch: its number, from 0.
-
-    Returns:
-        The mean losses of the language models (0 if there are none) and of the CRF.
-    """
+    """Train for an epoch; returns the mean losses of the language models (or 0) and of the CRF."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    progress = show_progress(train_loader, f'epoch {epoch}')
+    # A bar appears on terminals alone
+    progress = tqdm(train_loader, f'epoch {epoch}', leave=False, disable=None, file=sys.stdout)
     for step, batch in enumerate(progress):
         batch = batch.to(args.device)
 
         # Forward
         crf_scores, lm_f_scores, lm_b_scores = model(**batch._asdict())
 
-        # Losses: the goal and, if there are language models, theirs
+        # Losses: that of the CRF, which is the goal, and those of the language models
         loss = vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
         vb_losses.update(vb_loss.detach(), len(batch.wmaps))
         if lm_f_scores is not None:
             both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
             loss = vb_loss + args.lm_weight * both_lm_losses
-            # There is a word to predict at each word except <end>
-            words = int((batch.wmap_lengths - 1).sum())
-            lm_losses.update(both_lm_losses.detach(), words)
+            # Something is predicted at each word, but nothing at <end>
+            lm_losses.update(both_lm_losses.detach(), int((batch.wmap_lengths - 1).sum()))
 
         # Backward, clip, step
         optimizer.zero_grad()
@@ -183,7 +171,7 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
         clip_gradient(optimizer, args.grad_clip)
         optimizer.step()
 
-        # A GPU is not to wait for each loss to be shown
+        # Not every time, since a GPU's loss has to be waited for
         if step % 50 == 0:
             check_loss(loss.item(), epoch)
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
@@ -192,10 +180,10 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
 
 @torch.inference_mode()
 def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
-    """Find a model's mean Viterbi loss and, by name, its scores."""
+    """Find a model's mean Viterbi loss and its scores, by name."""
     model.eval()
     vb_losses, gold, predicted = AverageMeter(), [], []
-    for batch in show_progress(val_loader, 'validation'):
+    for batch in tqdm(val_loader, 'validation', leave=False, disable=None, file=sys.stdout):
         batch = batch.to(args.device)
         crf_scores, _, _ = model(**batch._asdict())
         vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
@@ -210,66 +198,56 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
     return float(vb_losses.avg), scores
 
 
-def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args):
+def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank):
     """Train until the validation score has not improved for --patience epochs, or for --epochs.
 
-    Args:
-        train_loader, val_loader: from make_loader.
-        model, optimizer: an LM_LSTM_CRF and an SGD.
-        maps: a dict of word_map, char_map and tag_map.
-        state: what is saved beside these in a checkpoint; it is kept up to date.
-        args: from parse_arguments.
+    The state, which is kept up to date, is what a checkpoint holds beside model, optimizer, maps.
     """
-    tag_map, (rank, processes) = maps['tag_map'], rank_and_processes()
-    vb_criterion = ViterbiLoss(tag_map)
-    vb_decoder = ViterbiDecoder(tag_map, args.tag_scheme if args.task == 'ner' else None)
-    vb_decoder.to(args.device)
+    tag_map = maps['tag_map']
+    scheme = args.tag_scheme if args.task == 'ner' else None
+    vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
     trained = DistributedDataParallel(model) if dist.is_initialized() else model
 
     while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
         epoch, began = state['epoch'], time.perf_counter()
         lr = args.lr / (1 + args.lr_decay * epoch)
         adjust_learning_rate(optimizer, lr)
-        # What is random in an epoch depends on these alone, also when training continues with it
-        torch.manual_seed((args.seed * 100_003 + epoch) * processes + rank)
+        # An epoch's random numbers are the same when training continues with it; a process's differ
+        torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
             train_loader, trained, vb_criterion, optimizer, args, epoch)
-        val_loss, scores = from_first_process(validate(
-            val_loader, model, vb_criterion, vb_decoder, tag_map, args))
+        val_loss, scores = from_first_process(
+            validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args))
         check_loss(mean_lm_loss + mean_vb_loss + val_loss, epoch)
 
-        score = scores[args.criterion]
-        is_best = score > state['best_score']
-        state['best_score'] = max(score, state['best_score'])
+        is_best = scores[args.criterion] > state['best_score']
+        state['best_score'] = max(scores[args.criterion], state['best_score'])
         state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
         state['epoch'] = epoch + 1
         state['log'].append({
             'epoch': epoch, 'lm_loss': mean_lm_loss, 'viterbi_loss': mean_vb_loss,
             'val_viterbi_loss': val_loss, **scores, 'lr': lr,
             'seconds': time.perf_counter() - began})
-        save(model, optimizer, maps, state, args, is_best)
-        print_epoch(state['log'][-1], is_best)
+        if rank == 0:
+            save_epoch(model, optimizer, maps, state, args, is_best)
     if state['epochs_since_improvement'] >= args.patience:
         print(f'no better score for {args.patience} epochs (a larger --patience continues)')
 
 
-# --- What main calls ---
+# --- What main and the loop call ---
 
 def make_maps(corpora, args):
     """Make the maps and load --emb_file.
 
-    Args:
-        corpora: for 'train', 'val' and perhaps 'test', the words and tags of its sentences. The
-            training file alone gives the vocabulary; the tags, part of the task, come from all.
+    The vocabulary comes from the training file alone, the tags, part of the task, from all files.
 
     Returns:
-        A dict of word_map, char_map and tag_map; the number of words that the language models
-        predict; and the embeddings, or None.
+        A dict of word_map, char_map and tag_map; lm_vocab_size; and the embeddings, or None.
     """
-    tags = [sentence for _, file_tags in corpora.values() for sentence in file_tags]
+    tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
     if args.task == 'ner':
-        types = {entity_type for sentence in tags for entity_type, _, _ in find_entities(sentence)}
+        types = {entity_type for row in tags for entity_type, _, _ in find_entities(row)}
         tags = [all_tags(types, args.tag_scheme)]
     word_map, char_map, tag_map = create_maps(
         corpora['train'][0], tags, args.min_word_freq, args.min_char_freq, args.caseless)
@@ -277,10 +255,11 @@ def make_maps(corpora, args):
     if args.emb_file is not None:
         embeddings, word_map, lm_vocab_size = load_embeddings(
             args.emb_file, word_map, args.expand_vocab, args.caseless)
-        if args.word_emb_dim not in (None, embeddings.size(1)):
-            raise InputError(f'--word_emb_dim: expected {embeddings.size(1)}, as in '
-                             f'{args.emb_file}, found {args.word_emb_dim}')
-        args.word_emb_dim = embeddings.size(1)
+        dim = embeddings.size(1)
+        if args.word_emb_dim not in (None, dim):
+            raise InputError(f'--word_emb_dim: expected {dim}, as in {args.emb_file}, '
+                             f'found {args.word_emb_dim}')
+        args.word_emb_dim = dim
     args.word_emb_dim = args.word_emb_dim or 100
     maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
     return maps, lm_vocab_size, embeddings
@@ -288,11 +267,11 @@ def make_maps(corpora, args):
 
 def make_loader(words, tags, maps, batch_size, seed=0, rank=0, processes=1):
     """A DataLoader of batches of similar length."""
-    dataset = WCDataset(*create_input_tensors(words, tags, **maps))
-    sampler = SimilarLengthSampler(dataset.sentences.wmap_lengths, dataset.sentences.cmap_lengths,
-                                   batch_size, seed, rank, processes)
+    batch = create_input_tensors(words, tags, **maps)
+    sampler = SimilarLengthSampler(batch.wmap_lengths, batch.cmap_lengths, batch_size, seed, rank,
+                                   processes)
     # The sampler gives lists, for which the dataset gives whole batches
-    return DataLoader(dataset, batch_size=None, sampler=sampler)
+    return DataLoader(WCDataset(*batch), batch_size=None, sampler=sampler)
 
 
 def make_optimizer(model, args):
@@ -304,17 +283,12 @@ def make_optimizer(model, args):
     words = model.word_embeds.weight
     sparse = args.emb_file is not None and words.requires_grad and not dist.is_initialized()
     model.word_embeds.sparse = sparse
+    # A fused step reads and writes each value once, but can't take rows alone
     others = [p for p in model.parameters() if p.requires_grad and p is not words]
     groups = [{'params': others, 'fused': True}]
     if words.requires_grad:
-        # A fused step reads and writes each value once, but can't take rows alone
         groups.append({'params': [words], 'fused': not sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
-
-
-def show_progress(loader, title):
-    """A progress bar, on terminals, of the first process."""
-    return tqdm(loader, desc=title, leave=False, disable=rank_and_processes()[0] > 0 or None)
 
 
 def check_loss(loss, epoch):
@@ -322,16 +296,6 @@ def check_loss(loss, epoch):
     if not math.isfinite(loss):
         raise InputError(f'epoch {epoch}: the loss is {loss}; try a smaller --lr or --grad_clip '
                          '(checkpoints of earlier epochs are as they were)')
-
-
-def print_epoch(row, is_best):
-    """Print an epoch's row of the log."""
-    scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
-                       for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
-    print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
-          f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
-          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
-          f'{row["seconds"]:.1f} s', flush=True)
 
 
 def score_test_file(args, words):
@@ -360,14 +324,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def parse_arguments(argv):
-    """Read the command line.
+    """Read the command line, as a namespace, and the checkpoint to continue from, or None.
 
-    Returns:
-        The arguments, as a namespace, and the checkpoint to continue from, or None. The arguments
-        of that checkpoint's run are used in place of the defaults.
-
-    Raises:
-        InputError: arguments that contradict one another, or the checkpoint.
+    The arguments of that checkpoint's run are used in place of the defaults.
     """
     parser = ArgumentParser(
         usage='%(prog)s [arguments]', formatter_class=HelpFormatter,
@@ -376,11 +335,10 @@ def parse_arguments(argv):
     args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
         checkpoint = load_checkpoint(args.checkpoint, args.device)
-        learned = checkpoint['arguments']
-        parser.set_defaults(**{**learned, 'output_dir': str(Path(args.checkpoint).parent),
-                               'device': args.device})
+        parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
+                               'output_dir': str(Path(args.checkpoint).parent)})
         args = parser.parse_args(argv)
-        for name, value in learned.items():
+        for name, value in checkpoint['arguments'].items():
             if name not in CHANGEABLE and getattr(args, name) != value:
                 raise InputError(f'--{name}: expected {value}, as in {args.checkpoint}, '
                                  f'found {getattr(args, name)}')
@@ -402,13 +360,40 @@ def parse_arguments(argv):
 
 # --- A run's files ---
 
+def prepare_run(checkpoint, model, optimizer, state, args, rank):
+    """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
+    folder, own = Path(args.output_dir), ()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if checkpoint is not None:
+            resume(checkpoint, model, optimizer, state)
+            latest = Path(args.checkpoint)
+            if latest.name in (CHECKPOINT, BEST_CHECKPOINT) and latest.parent.samefile(folder):
+                own = (latest.name, BEST_CHECKPOINT, LOG)
+            else:
+                # The best one so far is elsewhere; here the best of what follows is kept
+                state['best_score'] = -1.0
+        old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
+               if name not in own and (folder / name).exists()]
+        if old and rank == 0:
+            newest = time.localtime(max(path.stat().st_mtime for path in old))
+            for path in old:
+                kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
+                if kept.exists():
+                    raise InputError(f'{kept}: expected no such file in the way of {path.name}')
+                path.rename(kept)
+                print(f'{path} is kept as {kept}')
+    except OSError as error:
+        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
+
+
 def resume(checkpoint, model, optimizer, state):
     """Bring the model, the optimizer and the state of the run to where a checkpoint has them."""
     model.load_state_dict(checkpoint['model'])
     optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
     momentum = optimizer.state[model.word_embeds.weight]
     if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
-        # One process may have saved it as the rows of some words
+        # One process saves it as rows
         momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
     for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
         state[name] = checkpoint[name]
@@ -416,79 +401,53 @@ def resume(checkpoint, model, optimizer, state):
         print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
 
 
-def prepare_folder(args, state):
-    """Make --output_dir, and rename files of other runs there, so that none is overwritten."""
-    folder, own = Path(args.output_dir), ()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if args.checkpoint is not None and Path(args.checkpoint).parent.samefile(folder):
-            latest = Path(args.checkpoint).name
-            own = (latest, BEST_CHECKPOINT, LOG) if latest in (CHECKPOINT, BEST_CHECKPOINT) else ()
-        if BEST_CHECKPOINT not in own:
-            # The best one so far is elsewhere; here the best of what follows is kept
-            state['best_score'] = -1.0
-        if rank_and_processes()[0] > 0:
-            return
-        old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
-               if name not in own and (folder / name).exists()]
-        newest = max((path.stat().st_mtime for path in old), default=0)
-        when = time.strftime('%Y%m%d-%H%M%S', time.localtime(newest))
-        for path in old:
-            kept = Path(f'{path}.{when}')
-            if kept.exists():
-                raise InputError(f'{kept}: expected no such file, found one; {path} needs its name')
-            path.rename(kept)
-            print(f'{path} is kept as {kept}')
-    except OSError as error:
-        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
-
-
-def save(model, optimizer, maps, state, args, is_best):
-    """Save an epoch: the latest checkpoint last, since training would continue from it."""
-    if rank_and_processes()[0] > 0:
-        return
-    folder = Path(args.output_dir)
+def save_epoch(model, optimizer, maps, state, args, is_best):
+    """Save an epoch and say how it went; the latest checkpoint, to continue from, comes last."""
+    folder, row = Path(args.output_dir), state['log'][-1]
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, model, optimizer, maps, state)
     try:
         with open(folder / LOG, 'w', newline='') as file:
-            writer = csv.DictWriter(file, state['log'][0].keys())
+            writer = csv.DictWriter(file, row.keys())
             writer.writeheader()
             writer.writerows(state['log'])
     except OSError as error:
         raise InputError(f'{folder / LOG}: cannot be written: {error.strerror}') from None
     save_checkpoint(folder / CHECKPOINT, model, optimizer, maps, state)
+    scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
+                       for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
+    print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
+          f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
+          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
+          f'{row["seconds"]:.1f} s', flush=True)
 
 
 def say_how_to_continue(args, state):
-    """After Ctrl-C: the last whole epoch is in a checkpoint."""
-    latest = Path(args.output_dir) / CHECKPOINT
-    latest = latest if latest.exists() else args.checkpoint
-    advice = 'there is no checkpoint yet'
-    if latest is not None:
-        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(latest))}'
+    """After Ctrl-C, name the checkpoint of the last whole epoch."""
+    path, advice = Path(args.output_dir) / CHECKPOINT, 'there is no checkpoint yet'
+    path = path if path.exists() else args.checkpoint
+    if path is not None:
+        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'
     print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
 
 
 # --- Several processes ---
 
 def join_processes(args):
-    """Join the processes that torchrun started, if it did; only the first of them prints."""
-    if 'TORCHELASTIC_RUN_ID' in os.environ:
-        if args.device.startswith('cuda'):
-            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
-        if dist.get_rank() > 0:
-            sys.stdout = open(os.devnull, 'w')
-
-
-def rank_and_processes():
-    """This process's number, and how many of them train together."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    """Join the processes that torchrun started, if it did; this one's number, and how many."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return 0, 1
+    if args.device.startswith('cuda'):
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
+    if dist.get_rank() > 0:
+        # Only the first one prints
+        sys.stdout = open(os.devnull, 'w')
+    return dist.get_rank(), dist.get_world_size()
 
 
 def from_first_process(value):
-    """What the first process has, for all of them, so that all stop at the same time."""
+    """What the first process has, for all of them, so that all of them stop together."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values)

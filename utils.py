@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from array import array
 from collections import Counter
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,51 +37,37 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 
     Args:
         words, tags: for each sentence, a list of str.
-        min_word_freq: words that are seen less often are binned as <unk>.
-        min_char_freq: characters that are seen less often are binned as <unk>.
+        min_word_freq, min_char_freq: what is seen less often is binned as <unk>.
         caseless: lower-case the words (never the characters)?
 
     Returns:
-        word_map: <pad> is 0, then the words in the order in which they first occur, <end>, <unk>.
-        char_map: the same for characters, the space always among them.
-        tag_map: <start> is 0, then the tags in sorted order, <end>.
+        word_map and char_map: <pad> is 0, then all words or characters in the order in which they
+        first occur, <end>, <unk>; tag_map: <start> is 0, then the tags in sorted order, <end>.
     """
     word_counts, char_counts = Counter(), Counter()
     for sentence in words:
         word_counts.update(word.lower() if caseless else word for word in sentence)
         char_counts.update(''.join(sentence))
-    kept_words = [word for word, count in word_counts.items()
-                  if count >= min_word_freq and word not in SPECIAL_WORDS]
-    kept_chars = [char for char, count in char_counts.items()
-                  if count >= min_char_freq and char != ' ']
+    kept_words = [word for word, times in word_counts.items()
+                  if times >= min_word_freq and word not in SPECIAL_WORDS]
+    kept_chars = [char for char, times in char_counts.items()
+                  if times >= min_char_freq and char != ' ']
     tag_names = sorted(set(chain.from_iterable(tags)) - {'<start>', '<end>'})
 
     # {'<pad>': 0, 'dunston': 1, 'checks': 2, 'in': 3, '<end>': 4, '<unk>': 5}
     # {'<pad>': 0, ' ': 1, 'd': 2, 'u': 3, 'n': 4, ..., '<end>': 13, '<unk>': 14}
     # {'<start>': 0, 'B-FILM': 1, 'I-FILM': 2, 'O': 3, '<end>': 4}
-    return (number_from_0(['<pad>', *kept_words, '<end>', '<unk>']),
-            number_from_0(['<pad>', ' ', *kept_chars, '<end>', '<unk>']),
-            number_from_0(['<start>', *tag_names, '<end>']))
-
-
-def number_from_0(names):
-    """Map each name to its place in the list."""
-    return {name: number for number, name in enumerate(names)}
+    return (dict(zip(['<pad>', *kept_words, '<end>', '<unk>'], count())),
+            dict(zip(['<pad>', ' ', *kept_chars, '<end>', '<unk>'], count())),
+            dict(zip(['<start>', *tag_names, '<end>'], count())))
 
 
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
-    """Encode sentences as the eight tensors that the model takes.
+    """Encode sentences as the eight tensors that the model takes, a Batch.
 
     Args:
-        words: for each of N sentences, a list of str, not empty.
-        tags: the same for its tags, or None for raw text.
+        words, tags: for each of N sentences, a list of str, not empty; tags are None for raw text.
         word_map, char_map, tag_map: from create_maps.
-
-    Returns:
-        A Batch of all sentences.
-
-    Raises:
-        KeyError: a tag is not in tag_map.
     """
     m = len(tag_map)
     wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps = [], [], [], [], [], []
@@ -91,8 +77,9 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
 
         # 'dunston checks in ' and 'ni skcehc notsnud ', each with <end>: 19 characters
         text = ' '.join(sentence)
-        cmaps_f.append(char_indices(text + ' ', char_map) + [char_map['<end>']])
-        cmaps_b.append(char_indices(text[::-1] + ' ', char_map) + [char_map['<end>']])
+        chars_f, chars_b = [*text, ' ', '<end>'], [*text[::-1], ' ', '<end>']
+        cmaps_f.append([char_map.get(char, char_map['<unk>']) for char in chars_f])
+        cmaps_b.append([char_map.get(char, char_map['<unk>']) for char in chars_b])
 
         # The words begin at 0, 8, 15 and end before 7, 14, 17; <end> is at 18
         spans = word_spans(sentence)
@@ -124,12 +111,6 @@ def word_index(word, word_map):
     return word_map['<unk>']
 
 
-def char_indices(text, char_map):
-    """Look up each character, or <unk>."""
-    unknown = char_map['<unk>']
-    return [char_map.get(char, unknown) for char in text]
-
-
 def word_spans(words):
     """Where words begin and end in the text that they make with single spaces between them."""
     spans, left = [], 0
@@ -153,37 +134,31 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, wrong=None):
     to its word). A blank line or a -DOCSTART- line ends a sentence.
 
     Args:
-        file: path of the file.
-        tag_ind, word_ind: numbers of the columns of the tags and the words, counted from 0.
+        file, tag_ind, word_ind: path, and columns of the tags and words, counted from 0.
         caseless: lower-case the words?
         wrong: None, or a function of a tag that says what was expected in its place, if anything.
 
     Returns:
-        words and tags: for each sentence, a list of str.
-
-    Raises:
-        InputError: no sentence, one that is longer than any real one, too few columns, or a tag
-            that is wrong.
+        words and tags: for each sentence, a list of str; InputError if there is anything wrong.
     """
     words, tags, sentence_words, sentence_tags = [], [], [], []
     for number, line in enumerate([*read_lines(file), ''], start=1):
         columns = re.findall(r'[^ \t]+', line)
         if columns and columns[0] != '-DOCSTART-':
-            if len(columns) <= max(word_ind, tag_ind):
-                raise InputError(f'{file}, line {number}: expected at least '
-                                 f'{max(word_ind, tag_ind) + 1} columns, found {line[:80]!r}')
+            where, least = f'{file}, line {number}', max(word_ind, tag_ind) + 1
+            if len(columns) < least:
+                raise InputError(f'{where}: expected at least {least} columns, found {line[:80]!r}')
             word, tag = columns[word_ind], columns[tag_ind]
             if wrong is not None and wrong(tag):
-                raise InputError(f'{file}, line {number}: expected {wrong(tag)} in column '
-                                 f'{tag_ind} instead of {tag!r}, found {line[:80]!r}')
+                raise InputError(f'{where}: expected {wrong(tag)} in column {tag_ind} instead of '
+                                 f'{tag!r}, found {line[:80]!r}')
             sentence_words.append(word.lower() if caseless else word)
             sentence_tags.append(tag)
         elif sentence_words:
             # A longer one is usually a forgotten blank line, and all tensors would become as long
             if len(sentence_words) > 1000 or sum(map(len, sentence_words)) > 10_000:
                 raise InputError(f'{file}, line {number - len(sentence_words)}: expected at most '
-                                 '1,000 words and 10,000 characters in the sentence that begins '
-                                 f'here, found {len(sentence_words):,} words')
+                                 '1,000 words and 10,000 characters in the sentence from here on')
             words.append(sentence_words)
             tags.append(sentence_tags)
             sentence_words, sentence_tags = [], []
@@ -193,35 +168,24 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, wrong=None):
 
 
 def read_lines(file):
-    """Read the lines of a UTF-8 file, with or without a byte-order mark.
-
-    Raises:
-        InputError: it can't be opened, or a line is not UTF-8.
-    """
+    """Read the lines of a UTF-8 file; InputError if it can't be opened or is not UTF-8."""
     try:
         text = Path(file).read_bytes().decode('utf-8-sig')
     except OSError as error:
         raise InputError(f'{file}: cannot be read: {error.strerror}') from None
     except UnicodeDecodeError as error:
         number = error.object.count(b'\n', 0, error.start) + 1
-        found = error.object[error.start]
-        raise InputError(f'{file}, line {number}: expected UTF-8, found the byte {found:#04x}'
-                         ) from None
-    # str.splitlines would also split at signs that stand within words
+        raise InputError(f'{file}, line {number}: expected UTF-8, found the byte '
+                         f'{error.object[error.start]:#04x}') from None
+    # str.splitlines would also split at signs that belong to words
     return re.split('\r\n|\r|\n', text)
 
 
 def read_corpus(file, task, tag_column, tag_scheme, known_tags=None):
     """Read a labeled file for a task: words as they are written, entity tags in tag_scheme.
 
-    Args:
-        file, tag_column: see read_words_tags.
-        task: 'ner', whose tags have to be those of entities, or 'pos', whose tags are left alone.
-        tag_scheme: 'iobes' or 'iob2', see convert_tags.
-        known_tags: None, or the tags that a trained model knows, in its own scheme.
-
-    Raises:
-        InputError: see read_words_tags; or a tag is of another kind, or unknown.
+    Tags have to be those of entities where the task is 'ner', and are left alone where it is 'pos'.
+    Where the known_tags of a trained model are given, all others are wrong.
     """
     def wrong(tag):
         if task == 'ner' and not re.fullmatch('O|[BIES]-.+', tag):
@@ -229,31 +193,24 @@ def read_corpus(file, task, tag_column, tag_scheme, known_tags=None):
         if task == 'pos' and tag in ('<start>', '<end>'):
             return 'a tag'
         learned = convert_tags([tag], tag_scheme)[0] if task == 'ner' else tag
-        if known_tags is not None and learned not in known_tags:
-            return 'a tag that the model knows'
-        return None
+        unknown = known_tags is not None and learned not in known_tags
+        return 'a tag that the model knows' if unknown else None
 
     words, tags = read_words_tags(file, tag_column, caseless=False, wrong=wrong)
     if all(tag == '-' for tag in chain.from_iterable(tags)):
         raise InputError(f"{file}: expected tags in column {tag_column}, found only '-'")
     if task == 'ner':
-        tags = [convert_tags(sentence, tag_scheme) for sentence in tags]
+        tags = [convert_tags(sentence_tags, tag_scheme) for sentence_tags in tags]
     return words, tags
 
 
 # --- Entities and their tags ---
 
 def find_entities(tags):
-    """Find the entities in a sentence's tags, which may be IOB1, IOB2 or IOBES, as conlleval does.
+    """Find entities as (type, first word, last word + 1) in tags of IOB1, IOB2 or IOBES.
 
-    A word continues the entity of the word before it unless a tag of either says otherwise (B and
-    S begin one, E and S end one, O is outside) or the type changes.
-
-    Args:
-        tags: tags of one sentence, such as ['B-FILM', 'I-FILM', 'I-FILM'].
-
-    Returns:
-        A list of (type, first word, last word + 1): [('FILM', 0, 3)].
+    As for conlleval, a word continues the entity of the word before it unless a tag of either says
+    otherwise (B and S begin one, E and S end one, O is outside) or the type changes.
     """
     entities = []
     start, last_prefix, last_type = None, 'O', ''
@@ -268,14 +225,10 @@ def find_entities(tags):
 
 
 def convert_tags(tags, scheme):
-    """Write a sentence's entity tags in another scheme.
+    """Write a sentence's entity tags, which may be of any scheme, in 'iob2' or 'iobes'.
 
     IOB2 has B for the first word of an entity, I for those inside it, and O outside: B I I. IOBES
     also has E for the last word, B I E, and S for an entity of a single word.
-
-    Args:
-        tags: tags of one sentence, in any scheme.
-        scheme: 'iob2' or 'iobes'.
     """
     converted = ['O'] * len(tags)
     for entity_type, start, end in find_entities(tags):
@@ -288,7 +241,7 @@ def convert_tags(tags, scheme):
 
 def all_tags(entity_types, scheme):
     """Every tag that a scheme, 'iob2' or 'iobes', has for the given entity types."""
-    prefixes = {'iob2': 'BI', 'iobes': 'BIES'}[scheme]
+    prefixes = 'BIES' if scheme == 'iobes' else 'BI'
     return ['O', *(f'{prefix}-{name}' for name in entity_types for prefix in prefixes)]
 
 
@@ -303,21 +256,18 @@ def init_embedding(input_embedding):
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
-    Args:
-        emb_file: see read_embeddings.
-        word_map: from create_maps. Its words without a vector get a random one (init_embedding).
-        expand_vocab: append the file's other words to the word_map?
-        caseless: skip vectors of words that are not in lower case?
+    Words of the word_map without a vector get a random one. If caseless, vectors of words that are
+    not in lower case are skipped.
 
     Returns:
-        embeddings, (len(new word_map), dim); the new word_map; lm_vocab_size, the size of the old:
-        its words keep their indices, so that an index below lm_vocab_size is a word of the corpus.
+        embeddings, (len(new word_map), dim); the new word_map; lm_vocab_size, the size of the old,
+        whose words keep their indices: all below it are words of the corpus.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
-    # The first vector of a repeated word counts
-    found, others, vector = {}, array('f'), ()
+    found, others = {}, array('f')
     for word, vector in read_embeddings(emb_file):
         if word in word_map:
+            # The first vector of a repeated word counts
             found.setdefault(word, vector)
         elif expand_vocab and word not in new_map and not (caseless and word != word.lower()):
             new_map[word] = len(new_map)
@@ -325,122 +275,93 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
 
     in_corpus = torch.empty(lm_vocab_size, len(vector))
     init_embedding(in_corpus)
-    for word, vector in found.items():
-        in_corpus[word_map[word]] = torch.tensor(vector)
-    embeddings = torch.cat((in_corpus.flatten(), torch.from_numpy(np.asarray(others))))
-
-    embeddings = embeddings.view(-1, len(vector))
+    for word, values in found.items():
+        in_corpus[word_map[word]] = torch.tensor(values)
+    others = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
 
     words, covered = word_map.keys() - SPECIAL_WORDS, found.keys() - SPECIAL_WORDS
     print(f'{emb_file} has vectors for {len(covered):,} of the {len(words):,} words of the corpus '
-          f'and for {len(new_map) - lm_vocab_size:,} other words')
-    return embeddings, new_map, lm_vocab_size
+          f'and for {len(others):,} other words')
+    return torch.cat((in_corpus, others)), new_map, lm_vocab_size
 
 
 def read_embeddings(emb_file):
-    """Read a file of word vectors.
+    """Read a file of word vectors, plain or .gz, in UTF-8.
 
-    Args:
-        emb_file: path, plain or .gz, in UTF-8: a word and its values in each row, between spaces
-            (GloVe), perhaps after a header row with the number of words and of values (word2vec).
+    A row has a word and its values between spaces (GloVe). The first row may be a header with the
+    number of words and of values (word2vec). Words may contain spaces (GloVe 840B has some).
 
     Yields:
-        A word, which may contain spaces (GloVe 840B has some), and its vector, an array of dim
-        floats.
-
-    Raises:
-        InputError: it can't be read, or a row is malformed or of another length.
+        A word and its vector, an array of floats; InputError if a row is malformed.
     """
     dim = None
     try:
         with gzip.open(emb_file) if str(emb_file).endswith('.gz') else open(emb_file, 'rb') as file:
             for number, row in enumerate(file, start=1):
-                # bytes.split keeps no-break spaces, which stand within words
-                fields = (row.removeprefix(codecs.BOM_UTF8) if number == 1 else row).split()
+                # bytes.split keeps no-break spaces, which belong to words
+                fields = row.removeprefix(codecs.BOM_UTF8).split()
                 if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
                     dim = int(fields[1])
                 elif fields:
                     dim = len(fields) - 1 if dim is None else dim
-                    try:
-                        yield parse_vector(fields, dim)
-                    except ValueError:
-                        raise InputError(
-                            f'{emb_file}, line {number}: expected a word in UTF-8 and {dim} '
-                            f'numbers, found {len(fields)} fields: {row[:40]!r}') from None
+                    yield parse_vector(fields, dim, f'{emb_file}, line {number}')
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f'{emb_file}: cannot be read: {error}') from None
     if dim is None:
         raise InputError(f'{emb_file}: expected word vectors, found an empty file')
 
 
-def parse_vector(fields, dim):
-    """Turn the fields of a row into its word and dim floats; ValueError if they are not."""
-    word = b' '.join(fields[:-dim]).decode()
-    vector = array('f', map(float, fields[-dim:]))
-    # One value too many is no part of the word; a sum is finite if all of its parts are
-    if not word or re.search(r' [-+]?\d*\.\d+$', word) or not math.isfinite(sum(vector)):
-        raise ValueError
-    return word, vector
+def parse_vector(fields, dim, where):
+    """Turn the fields of a row, which is at `where`, into its word and an array of dim floats."""
+    try:
+        word, vector = b' '.join(fields[:-dim]).decode(), array('f', map(float, fields[-dim:]))
+        # One value too many is no part of the word; a sum is finite if all of its parts are
+        if word and not re.search(r' [-+]?\d*\.\d+$', word) and math.isfinite(sum(vector)):
+            return word, vector
+    except ValueError:
+        pass
+    raise InputError(f'{where}: expected a word in UTF-8 and {dim} numbers, found {len(fields)} '
+                     f'fields: {b" ".join(fields)[:40]!r}')
 
 
 # --- Metrics ---
 
 def score_task(gold, predicted, task):
-    """The scores of tags, which are those of IOB2 for entities, and the table of what counts."""
+    """Score the tags of all sentences at once: a mean over batches would be another number.
+
+    The dict has macro_f1 and accuracy; for ner, entity_f1; and rows, for print_scores.
+    """
     if task == 'pos':
         return score_tags(gold, predicted)
-    gold, predicted = ([convert_tags(tags, 'iob2') for tags in corpus]
-                       for corpus in (gold, predicted))
-    return {**score_tags(gold, predicted), **score_entities(gold, predicted)}
+    tags = score_tags([convert_tags(sentence, 'iob2') for sentence in gold],
+                      [convert_tags(sentence, 'iob2') for sentence in predicted])
+    return {**tags, **score_entities(gold, predicted)}
 
 
 def score_tags(gold, predicted):
-    """Compare tags word by word, once over all sentences (never as a mean over batches).
-
-    Args:
-        gold, predicted: for each sentence, a list of tags.
-
-    Returns:
-        A dict: macro_f1, the mean of the F1s of the tags that occur in either; accuracy; rows, for
-        print_scores.
-    """
-    gold_tags, predicted_tags = list(chain(*gold)), list(chain(*predicted))
-    right = Counter(g for g, p in zip(gold_tags, predicted_tags, strict=True) if g == p)
-    rows = score_rows(right, Counter(predicted_tags), Counter(gold_tags))
+    """Compare tags word by word: their accuracy, and the mean of the F1s of all that occur."""
+    rows = score_rows([set(zip(tags, count())) for tags in gold],
+                      [set(zip(tags, count())) for tags in predicted])
     # The last row is that of all tags together
     f1_scores = [f1 for _, _, _, f1, _ in rows[:-1]]
-    return {'macro_f1': sum(f1_scores) / len(f1_scores),
-            'accuracy': right.total() / len(gold_tags), 'rows': rows}
+    return {'macro_f1': sum(f1_scores) / len(f1_scores), 'accuracy': rows[-1][3], 'rows': rows}
 
 
 def score_entities(gold, predicted):
-    """Compare entities: one is right if its type, its first and its last word are (conlleval).
-
-    Args:
-        gold, predicted: for each sentence, a list of tags, in any scheme.
-
-    Returns:
-        A dict: entity_f1; rows, for print_scores.
-    """
-    right, found, wanted = Counter(), Counter(), Counter()
-    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
-        gold_entities = set(find_entities(gold_tags))
-        predicted_entities = set(find_entities(predicted_tags))
-        right.update(name for name, _, _ in gold_entities & predicted_entities)
-        found.update(name for name, _, _ in predicted_entities)
-        wanted.update(name for name, _, _ in gold_entities)
-    rows = score_rows(right, found, wanted)
+    """Compare entities: one is right if its type, its first and its last word are (conlleval)."""
+    rows = score_rows([set(find_entities(tags)) for tags in gold],
+                      [set(find_entities(tags)) for tags in predicted])
     return {'entity_f1': rows[-1][3], 'rows': rows}
 
 
-def score_rows(right, found, wanted):
-    """Compare three Counters: how often each name was right, was found, and should have been.
-
-    Returns:
-        (name, precision, recall, F1, support) for each name, and for 'all'.
-    """
-    names = sorted(found | wanted)
-    counts = [(name, right[name], found[name], wanted[name]) for name in names]
+def score_rows(gold, predicted):
+    """(name, precision, recall, F1, support) of each name, and all, in sets of (name, place)."""
+    right, found, wanted = Counter(), Counter(), Counter()
+    for gold_places, predicted_places in zip(gold, predicted, strict=True):
+        right.update(name for name, *_ in gold_places & predicted_places)
+        found.update(name for name, *_ in predicted_places)
+        wanted.update(name for name, *_ in gold_places)
+    counts = [(name, right[name], found[name], wanted[name]) for name in sorted(found | wanted)]
     counts.append(('all', right.total(), found.total(), wanted.total()))
     # A ratio without a denominator is 0, as in conlleval
     return [(name, r / max(f, 1), r / max(w, 1), 2 * r / max(f + w, 1), w)
@@ -448,7 +369,7 @@ def score_rows(right, found, wanted):
 
 
 def print_scores(scores):
-    """Print the rows of score_tags or score_entities as a table, with all other figures below."""
+    """Print what score_task found as a table, with the figures for all tags below."""
     width = max(len(row[0]) for row in scores['rows'])
     print(f'{"":{width}}  precision  recall      F1  support')
     for name, precision, recall, f1, support in scores['rows']:
@@ -459,10 +380,7 @@ def print_scores(scores):
 # --- Training ---
 
 def log_sum_exp(tensor, dim):
-    """log(sum(exp(tensor))) over a dimension, which is then gone.
-
-    The maximum is taken out before the exponential, so that nothing overflows.
-    """
+    """log(sum(exp(tensor))) over a dimension, which is then gone; nothing in it overflows."""
     return torch.logsumexp(tensor, dim)
 
 
@@ -510,16 +428,8 @@ CHECKPOINT_FORMAT = 2
 def save_checkpoint(path, model, optimizer, maps, state):
     """Save what is needed to tag, and to continue training exactly where it stopped.
 
-    The file is written beside its place and then renamed, so that a checkpoint is always whole.
-
-    Args:
-        path: where to save.
-        model, optimizer: their states are saved.
-        maps: a dict of word_map, char_map and tag_map; each is saved as one string.
-        state: a dict of everything else, in numbers, strings, lists and dicts.
-
-    Raises:
-        InputError: it can't be written.
+    The state is a dict of plain values. The file is written beside its place and then renamed, so
+    that a checkpoint is always whole.
     """
     names = {name: '\n'.join(numbered) for name, numbered in maps.items()}
     checkpoint = {'format': CHECKPOINT_FORMAT, 'model': model.state_dict(),
@@ -537,13 +447,9 @@ def save_checkpoint(path, model, optimizer, maps, state):
 
 
 def load_checkpoint(path, device):
-    """Load a checkpoint of save_checkpoint onto a device; its maps are dicts again.
-
-    Raises:
-        InputError: it can't be read, is damaged, is no checkpoint, or one of another format.
-    """
+    """Load a checkpoint onto a device; InputError if it is none, damaged, or of another format."""
     try:
-        # A checkpoint is a zip archive, which knows when one of its files is damaged
+        # A checkpoint is a zip archive, which knows when a part of it is damaged
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip() is not None
         checkpoint = torch.load(path, map_location=device, weights_only=True)
@@ -551,14 +457,13 @@ def load_checkpoint(path, device):
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror or error}') from None
     except Exception:
-        # Other files and damaged ones raise many things
+        # Other files, and some that are damaged, raise all kinds of errors
         raise InputError(f'{path}: expected a checkpoint of train.py, found another file') from None
-    if damaged:
-        raise InputError(f'{path}: expected a whole checkpoint, found a damaged one')
-    if found != CHECKPOINT_FORMAT:
-        raise InputError(f'{path}: expected format {CHECKPOINT_FORMAT}, found {found!r}')
+    if damaged or found != CHECKPOINT_FORMAT:
+        raise InputError(f'{path}: expected a checkpoint of format {CHECKPOINT_FORMAT}, found '
+                         f'{"a damaged one" if damaged else found!r}')
     for name in ('word_map', 'char_map', 'tag_map'):
-        checkpoint[name] = number_from_0(checkpoint[name].split('\n'))
+        checkpoint[name] = dict(zip(checkpoint[name].split('\n'), count()))
     return checkpoint
 
 
@@ -575,30 +480,20 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f'{message} (--help says more)')
 
 
-def number(kind, least, most=float('inf')):
-    """An int or a float between two bounds, for argparse."""
+def number(kind, least, most=math.inf):
+    """An int or a float between two bounds, for argparse, which tells the user the name."""
     def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(
-                f'expected {kind.__name__} from {least} to {most}, found {text!r}')
-        return value
+        if not least <= kind(text) <= most:
+            raise ValueError
+        return kind(text)
+    parse.__name__ = f'{kind.__name__} from {least} to {most}'
     return parse
 
 
-def available_device(text):
-    """The name of a device that PyTorch can use here, for argparse."""
-    try:
-        if not re.fullmatch(r'cpu|cuda(:\d+)?', text):
-            raise RuntimeError
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError):
-        raise argparse.ArgumentTypeError(
-            f'expected cpu, or cuda if PyTorch has one here, found {text!r}') from None
-    return text
+def devices():
+    """The names of the devices that PyTorch can use here, the best one first."""
+    gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
+    return ['cuda', *gpus, 'cpu'] if gpus else ['cpu']
 
 
 def run_main(main):

@@ -1,9 +1,9 @@
 """Draw the README's pictures from the code's own tensors.
 
-    python img/draw.py                       all of them, into this folder
-    python img/draw.py --record CHECKPOINT   img/run.json, what the pictures of a trained model show
+    python img/draw.py                      all of them, into this folder
+    python img/draw.py --record CHECKPOINT  img/run.json, what the pictures of a trained model show
 
-Lengths are in points, y grows downwards. COLOURS mean the same things in all pictures.
+Lengths are in points, y grows downwards. COLORS mean the same things in all pictures.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 from worked_example import LENGTHS, SCORES, TAG_MAP, TAGS, WORDS  # noqa: E402
 
 from datasets import SimilarLengthSampler  # noqa: E402
-from inference import ViterbiDecoder, load_tagger, run_model  # noqa: E402
-from models import CRF, Highway  # noqa: E402
-from train import SAMPLE, lm_targets  # noqa: E402
+from inference import ViterbiDecoder, load_tagger  # noqa: E402
+from models import CRF, Highway, lm_targets  # noqa: E402
+from train import SAMPLE  # noqa: E402
 from utils import (  # noqa: E402
-    create_input_tensors, create_maps, load_checkpoint, read_words_tags)
+    create_input_tensors, create_maps, find_entities, load_checkpoint, read_words_tags)
 
 # Fill and edge of what the pictures show
-COLOURS = {
+COLORS = {
     'word': ('#dbe9f8', '#2f6db5'),        # words, their embeddings, the word LSTM
     'char': ('#fdebcd', '#c77d0a'),        # characters
     'forward': ('#d3efe8', '#14806a'),     # the forward character LSTM and language model
@@ -61,14 +61,14 @@ def paper(width, height):
     return ax
 
 
-def write(ax, x, y, text, colour=INK, size=10, ha='center', va='center_baseline', **style):
+def write(ax, x, y, text, color=INK, size=10, ha='center', va='center_baseline', **style):
     """Text whose middle is at height y, unless va says otherwise."""
-    ax.text(x, y, text, color=colour, fontsize=size, ha=ha, va=va, **style)
+    ax.text(x, y, text, color=color, fontsize=size, ha=ha, va=va, **style)
 
 
 def box(ax, x, y, width, height, text='', kind='plain', size=10, **style):
-    """A box around (x, y) with text in it, in the colour of what it stands for."""
-    fill, edge = COLOURS[kind]
+    """A box around (x, y) with text in it, in the color of what it stands for."""
+    fill, edge = COLORS[kind]
     ax.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, linewidth=1,
                                 boxstyle='round,pad=0,rounding_size=3', facecolor=fill,
                                 edgecolor=edge))
@@ -79,7 +79,7 @@ def arrow(ax, start, end, kind=None, bend=0, dashed=False, width=1.1):
     """An arrow from point to point."""
     ax.add_patch(FancyArrowPatch(
         start, end, arrowstyle='-|>', mutation_scale=8, linewidth=width, shrinkA=0, shrinkB=0,
-        color=COLOURS[kind][1] if kind else INK, connectionstyle=f'arc3,rad={bend}',
+        color=COLORS[kind][1] if kind else INK, connectionstyle=f'arc3,rad={bend}',
         linestyle='--' if dashed else '-'))
 
 
@@ -89,14 +89,14 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, pal
     Args:
         values: (rows, columns).
         rows, columns: names that stand to the left and above.
-        kinds: for a cell (i, j), the colour of its fill; others have none.
+        kinds: for a cell (i, j), the color of its fill; others have none.
         pale: a function of (i, j) that says which cells do not count.
     """
     width, height = cell
     for i, row in enumerate(torch.as_tensor(values).tolist()):
         for j, value in enumerate(row):
             kind = (kinds or {}).get((i, j))
-            fill = COLOURS[kind][0] if kind else PAPER
+            fill = COLORS[kind][0] if kind else PAPER
             ax.add_patch(Rectangle((x + j * width, y + i * height), width, height, linewidth=0.6,
                                    facecolor=fill, edgecolor=PALE))
             write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, f'{value:.{digits}f}',
@@ -109,16 +109,16 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, pal
 
 
 def shade(value, kind):
-    """A colour between paper and the edge colour of a kind, for a value from 0 to 1."""
+    """A color between paper and the edge color of a kind, for a value from 0 to 1."""
     paper_rgb = torch.tensor(matplotlib.colors.to_rgb(PAPER))
-    rgb = torch.tensor(matplotlib.colors.to_rgb(COLOURS[kind][1]))
+    rgb = torch.tensor(matplotlib.colors.to_rgb(COLORS[kind][1]))
     return matplotlib.colors.to_hex((paper_rgb + value * (rgb - paper_rgb)).clamp(0, 1).tolist())
 
 
 # --- The running example ---
 
 def example():
-    """The eight input tensors of `dunston checks in`, and the maps."""
+    """The Batch of `dunston checks in`, and the maps."""
     words, tags = [WORDS], [TAGS]
     word_map, char_map, _ = create_maps(words, tags, min_word_freq=1)
     maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': TAG_MAP}
@@ -153,9 +153,10 @@ def task():
             inside[i] = entity['type']
         left, right = places[entity['tokens'][0]][0], places[entity['tokens'][1] - 1][1]
         box(ax, (left + right) / 2, 66, 44, 18, entity['type'], 'tag', weight='bold')
-        ax.plot((left, right), (50, 50), color=COLOURS['tag'][1], linewidth=2)
+        ax.plot((left, right), (50, 50), color=COLORS['tag'][1], linewidth=2)
     for i, (token, (left, right)) in enumerate(zip(tagged['tokens'], places)):
-        box(ax, (left + right) / 2, 30, right - left, 24, token, 'word' if i in inside else 'plain')
+        kind = 'word' if i in inside else 'plain'
+        box(ax, (left + right) / 2, 30, right - left, 24, token, kind)
     return ax
 
 
@@ -181,9 +182,9 @@ def framework():
     arrow(ax, (230, 112), (230, 81), 'tag')
     write(ax, 230, 70, 'the tags:', size=9)
     write(ax, 230, 56, 'tag_2 tag_3 tag_3', weight='bold')
-    write(ax, 62, 22, 'language model', COLOURS['forward'][1])
-    write(ax, 230, 22, 'sequence labeling', COLOURS['tag'][1])
-    write(ax, 398, 22, 'language model', COLOURS['backward'][1])
+    write(ax, 62, 22, 'language model', COLORS['forward'][1])
+    write(ax, 230, 22, 'sequence labeling', COLORS['tag'][1])
+    write(ax, 398, 22, 'language model', COLORS['backward'][1])
     return ax
 
 
@@ -212,18 +213,20 @@ def multitask():
 
 def char_lstm(direction):
     """A character LSTM over the sentence, its markers, and what is predicted at each."""
-    (wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, _, lengths, _), maps = example()
-    forward = direction == 'forward'
-    characters = names((cmaps_f if forward else cmaps_b)[0], maps['char_map'])
-    markers = (cmarkers_f if forward else cmarkers_b)[0].tolist()
-    targets = lm_targets(wmaps, lengths, len(maps['word_map']))[0 if forward else 1][0]
+    batch, maps = example()
+    following, preceding = lm_targets(batch.wmaps, batch.wmap_lengths, len(maps['word_map']))
+    if direction == 'forward':
+        cmaps, cmarkers, targets = batch.cmaps_f, batch.cmarkers_f, following[0]
+    else:
+        cmaps, cmarkers, targets = batch.cmaps_b, batch.cmarkers_b, preceding[0]
+    characters, markers = names(cmaps[0], maps['char_map']), cmarkers[0].tolist()
     ax = paper(470, 172)
     places = [15 + 23.6 * i + (7 if i == 18 else 0) for i in range(len(characters))]
     for i, (character, x) in enumerate(zip(characters, places)):
         marked = i in markers
         box(ax, x, 124, 21 if character != '<end>' else 32, 20, character, 'char',
             size=10 if len(character) == 1 else 8.5, weight='bold' if marked else 'normal')
-        write(ax, x, 146, str(i), size=8.5, colour=INK if marked else PALE,
+        write(ax, x, 146, str(i), size=8.5, color=INK if marked else PALE,
               weight='bold' if marked else 'normal')
         arrow(ax, (x, 113), (x, 100))
         box(ax, x, 90, 16, 16, '', direction)
@@ -253,13 +256,13 @@ def backward_lstm():
 def features():
     """What meets at each word."""
     ax = paper(460, 196)
-    tensors, _ = example()
+    batch, _ = example()
     for i, word in enumerate(WORDS + ['<end>']):
         x = 62 + 112 * i
         box(ax, x, 172, 96, 22, word, 'word', weight='bold')
         box(ax, x, 138, 96, 20, 'word embedding', 'word', size=9)
-        box(ax, x, 114, 96, 20, f'forward, at {tensors[3][0, i]}', 'forward', size=9)
-        box(ax, x, 90, 96, 20, f'backward, at {tensors[4][0, i]}', 'backward', size=9)
+        box(ax, x, 114, 96, 20, f'forward, at {batch.cmarkers_f[0, i]}', 'forward', size=9)
+        box(ax, x, 90, 96, 20, f'backward, at {batch.cmarkers_b[0, i]}', 'backward', size=9)
         arrow(ax, (x, 79), (x, 53), 'word')
         box(ax, x, 40, 96, 24, 'word BiLSTM', 'word')
         if i < 3:
@@ -304,10 +307,10 @@ def model():
         arrow(ax, (x, 296), (x, 281))
         box(ax, x, 268, 150, 24, f'{title} character LSTM', kind, size=9.5)
         arrow(ax, (x, 255), (x, 235), kind)
-        write(ax, x + 7, 245, 'gather at the markers', size=8.5, ha='left', colour=PALE)
+        write(ax, x + 7, 245, 'gather at the markers', size=8.5, ha='left', color=PALE)
     for x, kind in ((56, 'forward'), (404, 'backward')):
         source = 110 if kind == 'forward' else 350
-        ax.plot((x, source), (233, 233), color=COLOURS[kind][1], linewidth=1.1)
+        ax.plot((x, source), (233, 233), color=COLORS[kind][1], linewidth=1.1)
         arrow(ax, (x, 233), (x, 193), kind)
         box(ax, x, 181, 88, 22, 'highway', 'highway')
         arrow(ax, (x, 169), (x, 131), kind)
@@ -396,15 +399,12 @@ def gold_path():
 
 
 def steps():
-    """Each step of decoding as the 2018 pictures have it, with nothing masked."""
-    decoder = ViterbiDecoder(TAG_MAP)
-    cumulative, result = SCORES[:, 0, 0], []
-    result.append((None, cumulative, torch.zeros(1, 5, dtype=torch.long)))
-    for t in range(1, 4):
-        previous = cumulative
-        cumulative, backpointers = decoder.step(cumulative, SCORES[:, t])
-        result.append((previous, cumulative, backpointers))
-    return result
+    """The cumulative scores before and after each word, and the backpointers.
+
+    Nothing is masked, as in the pictures of 2018.
+    """
+    cumulative, backpointers = ViterbiDecoder(TAG_MAP).trellis(SCORES, LENGTHS)
+    return list(zip([None, *cumulative], cumulative, backpointers))
 
 
 def outside(t):
@@ -425,7 +425,7 @@ def cumulative_row(ax, x, y, t, title):
     matrix(ax, x, y, cumulative, columns=SHORT, kinds=kinds, pale=lambda i, j: (0, j) not in kinds)
     for j in range(5):
         write(ax, x + 34 * (j + 0.5), y + 27, SHORT[best[j]], size=8,
-              colour=INK if (0, j) in kinds else PALE)
+              color=INK if (0, j) in kinds else PALE)
     write(ax, x - 4, y + 27, 'from', size=8, ha='right')
 
 
@@ -525,7 +525,7 @@ def packing():
     for t, size in enumerate(packed.batch_sizes.tolist()):
         ax.add_patch(FancyBboxPatch((9 + 55.5 * t, 16), 54, 28 * size, linewidth=1.2,
                                     boxstyle='round,pad=0,rounding_size=4', facecolor='none',
-                                    edgecolor=COLOURS['tag'][1]))
+                                    edgecolor=COLORS['tag'][1]))
         write(ax, 36 + 55.5 * t, 142, str(size), weight='bold')
     write(ax, 230, 162, 'effective batch size at each step', size=9.5)
     return ax
@@ -535,13 +535,14 @@ def padding():
     """Ten sentences at random and ten of similar length: the typical batches of an epoch."""
     words, tags = read_words_tags(SAMPLE / 'train.txt', 3, caseless=False)
     maps = create_maps(words, tags, 5, 2)
-    *_, w_lengths, c_lengths = create_input_tensors(words, None, *maps)
+    batch = create_input_tensors(words, None, *maps)
+    w_lengths, c_lengths = batch.wmap_lengths, batch.cmap_lengths
     ax = paper(460, 170)
     for x, title, sorted_by in (
             (14, 'random batches', [torch.zeros_like(w_lengths)] * 2),
             (240, 'batches of similar length', (w_lengths, c_lengths))):
-        batches = [c_lengths[batch].sort(descending=True).values
-                   for batch in SimilarLengthSampler(*sorted_by, 10)]
+        batches = [c_lengths[rows].sort(descending=True).values
+                   for rows in SimilarLengthSampler(*sorted_by, 10)]
         read, wasted = (sum(int(f(batch)) for batch in batches) for f in (
             lambda batch: len(batch) * batch[0], lambda batch: (batch[0] - batch).sum()))
         typical = min(batches, key=lambda batch: (
@@ -549,8 +550,8 @@ def padding():
         for i, length in enumerate(typical.tolist()):
             for width, kind in ((typical[0].item(), 'plain'), (length, 'char')):
                 ax.add_patch(Rectangle((x, 30 + 11 * i), width * 206 / typical[0].item(), 9,
-                                       linewidth=0.6, facecolor=COLOURS[kind][0],
-                                       edgecolor=COLOURS[kind][1]))
+                                       linewidth=0.6, facecolor=COLORS[kind][0],
+                                       edgecolor=COLORS[kind][1]))
         write(ax, x, 16, title, ha='left', weight='bold')
         write(ax, x, 153, f'in an epoch, {wasted / read:.0%} of the characters are pads', size=9.5,
               ha='left')
@@ -567,10 +568,10 @@ def learning():
     for name, kind, label in (('viterbi_loss', 'tag', 'Viterbi loss, training'),
                               ('val_viterbi_loss', 'gold', 'Viterbi loss, validation'),
                               ('lm_loss', 'forward', 'both LM losses, training')):
-        axes[0].plot(epochs, [row[name] for row in log], color=COLOURS[kind][1], label=label)
+        axes[0].plot(epochs, [row[name] for row in log], color=COLORS[kind][1], label=label)
     for name, kind, label in (('entity_f1', 'tag', 'entity F1'), ('macro_f1', 'word', 'macro F1'),
                               ('accuracy', 'char', 'accuracy')):
-        axes[1].plot(epochs, [row[name] for row in log], color=COLOURS[kind][1], label=label)
+        axes[1].plot(epochs, [row[name] for row in log], color=COLORS[kind][1], label=label)
     axes[0].set(ylim=(0, None))
     axes[1].set(ylim=(0, 1))
     for ax, title in zip(axes, ('losses', 'validation scores')):
@@ -578,7 +579,7 @@ def learning():
         ax.set_xlabel('epoch', fontsize=9)
         ax.tick_params(labelsize=8.5)
         ax.legend(fontsize=8, frameon=False)
-        ax.grid(color=COLOURS['plain'][0])
+        ax.grid(color=COLORS['plain'][0])
         ax.spines[['top', 'right']].set_visible(False)
     figure.subplots_adjust(0.075, 0.2, 0.985, 0.89, 0.16)
     return axes[0]
@@ -595,8 +596,8 @@ def transitions():
         write(ax, 66, 80 + size * (i + 0.5), tag, size=8.5, ha='right')
         write(ax, 72 + size * (i + 0.5), 74, tag, size=8.5, rotation=90, va='bottom')
         for j, value in enumerate(values[i].tolist()):
-            colour = shade(abs(value) / most, 'word' if value > 0 else 'highway')
-            ax.add_patch(Rectangle((72 + size * j, 80 + size * i), size, size, facecolor=colour,
+            color = shade(abs(value) / most, 'word' if value > 0 else 'highway')
+            ax.add_patch(Rectangle((72 + size * j, 80 + size * i), size, size, facecolor=color,
                                    edgecolor=PAPER, linewidth=0.5))
     bottom = 104 + size * len(tags)
     for x, value in zip((100, 164, 228, 292), (-most, -most / 2, most / 2, most)):
@@ -641,13 +642,13 @@ def record(checkpoint):
     tagger = load_tagger(checkpoint)
     log = load_checkpoint(checkpoint, 'cpu')['log']
     tags, tag_map = list(tagger.maps['tag_map']), tagger.maps['tag_map']
-    (_, _, entities), = tagger.tag_words([TASK], probabilities=False)
+    (task_tags, _, _), = tagger.tag_words([TASK])
 
     batch = create_input_tensors([AMBIGUOUS], None, **tagger.maps)
     with torch.inference_mode():
-        crf_scores, _, _, lengths, _, _ = run_model(tagger.model, batch)
-    decoder = tagger.decoder
-    marginals = decoder.marginals(*decoder.forward_backward(crf_scores, lengths))[0, :-1]
+        crf_scores, _, _ = tagger.model(**batch._asdict())
+        # The last row is that of <end>
+        marginals = tagger.decoder.marginals(crf_scores, batch.wmap_lengths)[0, :-1]
     shown = [tag for tag in tags if marginals[:, tag_map[tag]].max() >= 0.02]
     shown_marginals = marginals[:, [tag_map[tag] for tag in shown]]
 
@@ -658,7 +659,8 @@ def record(checkpoint):
         'log': [{name: round(value, 4) for name, value in row.items() if name != 'seconds'}
                 for row in log],
         'tagged': {'tokens': TASK, 'entities': [
-            {'type': name, 'tokens': [first, last]} for name, first, last, _ in entities]},
+            {'type': name, 'tokens': [first, end]}
+            for name, first, end in find_entities(task_tags)]},
         'tags': tags, 'transition': rounded(tagger.model.crf.transition),
         'ambiguous': {'tokens': AMBIGUOUS, 'tags': shown, 'marginals': rounded(shown_marginals)}}
     (HERE / 'run.json').write_text(json.dumps(written, ensure_ascii=False, indent=1) + '\n',
@@ -673,12 +675,12 @@ def draw(folder):
         plt.close(figure)
 
 
-def main():
+def main(argv):
     """Record or draw."""
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
     parser.add_argument('--record', metavar='CHECKPOINT', help='write img/run.json anew')
     parser.add_argument('--folder', default=HERE, help='where the pictures go (default: here)')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.record:
         record(args.record)
     else:
@@ -686,4 +688,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    main(sys.argv[1:])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pycrfsuite
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from utils import print_scores, read_corpus, score_tags  # noqa: E402
+from utils import print_scores, read_corpus, score_task  # noqa: E402
 
 
 def shape(word):
@@ -27,7 +27,7 @@ def shape(word):
 
 
 def features(words):
-    """The features of each word: its spelling and that of its neighbours."""
+    """The features of each word: its spelling and that of its neighbors."""
     padded = ['<start>', '<start>', *words, '<end>', '<end>']
     rows = []
     for i in range(2, len(words) + 2):
@@ -35,8 +35,8 @@ def features(words):
         row = ['bias', *(f'prefix={word[:n]}' for n in range(1, 5)),
                *(f'suffix={word[-n:]}' for n in range(1, 5))]
         for offset in range(-2, 3):
-            neighbour = padded[i + offset]
-            row += [f'{offset}:word={neighbour.lower()}', f'{offset}:shape={shape(neighbour)}']
+            neighbor = padded[i + offset]
+            row += [f'{offset}:word={neighbor.lower()}', f'{offset}:shape={shape(neighbor)}']
         for offset in (-1, 0):
             row.append(f'{offset}:words={padded[i + offset].lower()} '
                        f'{padded[i + offset + 1].lower()}')
@@ -60,8 +60,8 @@ def main(task, train_file, *other_files):
         for file in other_files:
             words, gold = read_corpus(file, task, column, 'iobes')
             print(f'{file}:')
-            print_scores(score_tags(gold, [tagger.tag(features(sentence)) for sentence in words],
-                                    task))
+            predicted = [tagger.tag(features(sentence)) for sentence in words]
+            print_scores(score_task(gold, predicted, task))
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from functools import reduce
-from itertools import chain, count, islice
+from contextlib import redirect_stdout
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -139,64 +139,6 @@ def timed_beside_matmul(function, model, device):
     return whole, 2 * 1024**3 * len(times) / sum(times)
 
 
-# --- The obvious ways, for comparison ---
-
-
-def obvious_encoding(file, word_map, char_map, tag_map):
-    """Read and encode a CoNLL file line by line and list by list."""
-    words, tags, sentence_words, sentence_tags = [], [], [], []
-    for line in [*open(file, encoding='utf-8'), '\n']:
-        if line.isspace() or '-DOCSTART-' in line:
-            if sentence_words:
-                words.append(sentence_words)
-                tags.append(sentence_tags)
-            sentence_words, sentence_tags = [], []
-        else:
-            fields = line.rstrip('\n').split()
-            sentence_words.append(fields[0])
-            sentence_tags.append(fields[3])
-
-    def lookup(name, mapping):
-        return mapping[name] if name in mapping else mapping['<unk>']
-
-    def encode_chars(sentence):
-        chars = reduce(lambda before, word: before + list(word) + [' '], sentence, [])
-        return [lookup(char, char_map) for char in chars] + [char_map['<end>']]
-
-    def pad(rows):
-        longest = max(map(len, rows))
-        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-
-    wmaps = [[lookup(w, word_map) for w in s] + [word_map['<end>']] for s in words]
-    cmaps_f = [encode_chars(s) for s in words]
-    cmaps_b = [encode_chars([w[::-1] for w in reversed(s)]) for s in words]
-    markers = [
-        [
-            [i for i, char in enumerate(row) if char == char_map[' ']] + [len(row) - 1]
-            for row in cmaps
-        ]
-        for cmaps in (cmaps_f, cmaps_b)
-    ]
-    markers[1] = [list(reversed(row[:-1])) + row[-1:] for row in markers[1]]
-    numbers = [[tag_map[tag] for tag in ['<start>', *s, '<end>']] for s in tags]
-    tmaps = [[a * len(tag_map) + b for a, b in zip(row, row[1:])] for row in numbers]
-    return (
-        *map(pad, (wmaps, cmaps_f, cmaps_b, *markers, tmaps)),
-        torch.tensor([len(row) for row in wmaps]),
-        torch.tensor([len(row) for row in cmaps_f]),
-    )
-
-
-def obvious_embeddings(file):
-    """Load embeddings line by line and float by float."""
-    words, vectors = [], []
-    for line in open(file, encoding='utf-8'):
-        fields = line.rstrip().split(' ')
-        words.append(fields[0])
-        vectors.append([float(field) for field in fields[1:]])
-    return words, torch.tensor(vectors)
-
-
 # --- The stages ---
 
 
@@ -226,20 +168,17 @@ def make_maps(words, tags):
     return {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}, len(in_corpus)
 
 
-def measure_reading(folder, maps, sentences, table):
-    """Reading and encoding, and loading embeddings, each against the obvious way."""
-    file, vectors = folder / 'corpus.txt', folder / 'vectors.txt'
-    fast = seconds(lambda: create_input_tensors(*read_words_tags(file, 3, False), **maps), repeat=3)
-    slow = seconds(lambda: obvious_encoding(file, **maps), repeat=3)
-    table['reading and encoding, sentences/s'] = sentences / fast
-    table['  times as fast as the obvious way'] = slow / fast
-    rows = sum(1 for _ in open(vectors, 'rb'))
-    fast = seconds(
-        lambda: load_embeddings(vectors, dict.fromkeys(('<pad>', '<end>', '<unk>'), 0)), repeat=3
+def measure_reading(folder, maps, sentences, vectors, table):
+    """Reading and encoding a corpus, and loading embeddings."""
+    file = folder / 'corpus.txt'
+    took = seconds(
+        lambda: create_input_tensors(*read_words_tags(file, 3, False), **maps), repeat=3
     )
-    slow = seconds(lambda: obvious_embeddings(vectors), repeat=3)
-    table['loading embeddings, words/s'] = rows / fast
-    table['  times as fast as float by float'] = slow / fast
+    table['reading and encoding, sentences/s'] = sentences / took
+    word_map = {'<pad>': 0, '<end>': 1, '<unk>': 2}
+    with redirect_stdout(None):
+        took = seconds(lambda: load_embeddings(folder / 'vectors.txt', word_map), repeat=3)
+    table['loading embeddings, words/s'] = vectors / took
 
 
 def kernel_seconds(function):
@@ -255,44 +194,50 @@ def measure_training(model, loader, maps, args, table):
     """A training epoch and what its parts take."""
     crf_criterion = ViterbiLoss(maps['tag_map'])
     optimizer = make_optimizer(model, args)
-    dataset, device = loader.dataset, args.device
+    sentences, device = loader.dataset.sentences, args.device
 
     def epoch():
         train(loader, model, crf_criterion, optimizer, args, 0)
 
     whole, rate = timed_beside_matmul(epoch, model, device)
-    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=True)
-    table['training, sentences/s'] = len(dataset) / whole
+    flops = useful_flops(model, sentences.wmap_lengths, sentences.cmap_lengths, training=True)
+    table['training, sentences/s'] = len(loader.dataset) / whole
     table['  useful GFLOP/s'] = flops / whole / 1e9
     table['  matmul beside it, GFLOP/s'] = rate / 1e9
     table['  share of that rate, %'] = 100 * flops / whole / rate
-    table['  data path, % of the time'] = 100 * seconds(lambda: list(loader), device) / whole
+    data_path = seconds(lambda: [batch.to(device) for batch in loader], device)
+    table['  data path, % of the time'] = 100 * data_path / whole
     m, total = len(maps['tag_map']), 0
-    for batch in islice(loader, 20):
-        scores = torch.randn(*batch[0].shape, m, m, device=device, requires_grad=True)
-        total += seconds(lambda s=scores, b=batch: crf_criterion(s, b[5], b[6]).backward(), device)
-    table['  Viterbi loss and backward, %'] = 100 * total / 20 * len(loader) / whole
+    for batch in loader:
+        batch = batch.to(device)
+        scores = torch.randn(*batch.wmaps.shape, m, m, device=device, requires_grad=True)
+        total += seconds(lambda s=scores, b=batch: crf_criterion(
+            s, b.tmaps, b.wmap_lengths).backward(), device)
+    table['  Viterbi loss and backward, %'] = 100 * total / whole
     if torch.device(device).type == 'cuda':
         table['  in GPU kernels, % of the time'] = 100 * kernel_seconds(epoch) / whole
 
 
 def measure_tagging(model, loader, maps, words, args, table):
     """Validation, what decoding takes of it, and tagging raw text."""
-    criterion, decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'])
-    dataset, device = loader.dataset, args.device
-    flops = useful_flops(model, dataset.wmap_lengths, dataset.cmap_lengths, training=False)
+    criterion = ViterbiLoss(maps['tag_map'])
+    decoder = ViterbiDecoder(maps['tag_map'], args.tag_scheme).to(args.device)
+    sentences, device = loader.dataset.sentences, args.device
+    flops = useful_flops(model, sentences.wmap_lengths, sentences.cmap_lengths, training=False)
     whole, rate = timed_beside_matmul(
-        lambda: validate(loader, model, criterion, decoder, maps['tag_map'], 'ner'), model, device
+        lambda: validate(loader, model, criterion, decoder, maps['tag_map'], args), model, device
     )
-    table['validation, sentences/s'] = len(dataset) / whole
+    table['validation, sentences/s'] = len(loader.dataset) / whole
     table['  share of the matmul rate, %'] = 100 * flops / whole / rate
     m, total = len(maps['tag_map']), 0
     for batch in loader:
-        scores = torch.randn(*batch[0].shape, m, m, device=device)
-        total += seconds(lambda s=scores, b=batch: decoder.decode(s, b[6]), device)
+        scores = torch.randn(*batch.wmaps.shape, m, m, device=device)
+        total += seconds(lambda s=scores, b=batch: decoder.decode(s, b.wmap_lengths), device)
     table['  decoding, % of the time'] = 100 * total / whole
 
-    tagger = Tagger(model, maps, {'task': 'ner'}, device)
+    # As inference.py does, for GPUs
+    torch.set_float32_matmul_precision('high')
+    tagger = Tagger(model, maps, vars(args), device)
     lines = [' '.join(sentence) for sentence in words]
     whole, rate = timed_beside_matmul(lambda: list(tagger.tag(lines)), model, device)
     table['tagging raw text, words/s'] = sum(map(len, words)) / whole
@@ -312,7 +257,7 @@ def measure(args, sentences):
     table = {}
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), words, tags, vocabulary, args.vectors)
-        measure_reading(Path(folder), maps, len(words), table)
+        measure_reading(Path(folder), maps, len(words), args.vectors, table)
     model = LM_LSTM_CRF(
         tagset_size=len(maps['tag_map']),
         charset_size=len(maps['char_map']),
@@ -320,12 +265,10 @@ def measure(args, sentences):
         lm_vocab_size=lm_vocab_size,
         **SIZES,
     ).to(args.device)
-    loaders = [
-        make_loader(words, tags, maps, args, size)
-        for size in (args.batch_size, args.eval_batch_size)
-    ]
-    measure_training(model, loaders[0], maps, args, table)
-    measure_tagging(model, loaders[1], maps, words, args, table)
+    train_loader = make_loader(words, tags, maps, args.batch_size)
+    val_loader = make_loader(words, tags, maps, args.eval_batch_size)
+    measure_training(model, train_loader, maps, args, table)
+    measure_tagging(model, val_loader, maps, words, args, table)
     table['peak memory, MB'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return table
 
@@ -335,7 +278,8 @@ def measure_embedding_memory(rows):
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), [['a']], [['O']], [], rows)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        load_embeddings(Path(folder) / 'vectors.txt', {'<pad>': 0, '<end>': 1, '<unk>': 2})
+        with redirect_stdout(None):
+            load_embeddings(Path(folder) / 'vectors.txt', {'<pad>': 0, '<end>': 1, '<unk>': 2})
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (rows * 400)
 
 
@@ -347,23 +291,25 @@ def main():
     parser.add_argument('--sentences', type=int, default=1000, help='of the smallest corpus')
     parser.add_argument('--growth', type=int, nargs='*', default=[1, 4, 16], help='times so many')
     parser.add_argument('--batch_size', type=int, default=10)
-    parser.add_argument('--eval_batch_size', type=int, default=64)
+    parser.add_argument('--eval_batch_size', type=int, default=32)
     parser.add_argument('--file', help='CoNLL file to use instead of a synthetic corpus')
     parser.add_argument('--vectors', type=int, default=20_000, help='number of word vectors')
     args = parser.parse_args()
-    args.lr, args.momentum, args.grad_clip, args.lm_weight, args.seed = 0.03, 0.9, 5.0, 1.0, 0
+    args.task, args.tag_scheme = 'ner', 'iobes'
+    args.lr, args.momentum, args.grad_clip, args.lm_weight = 0.03, 0.9, 5.0, 1.0
     # The word embeddings stand for pre-trained ones, which are fine-tuned
-    args.fine_tune_word_embeddings, args.emb_file = True, 'vectors.txt'
-    torch.set_float32_matmul_precision('high')
+    args.emb_file = 'vectors.txt'
 
     columns = []
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
         memory = pool.apply(measure_embedding_memory, (400_000,))
         for factor in args.growth:
             columns.append(pool.apply(measure, (args, factor * args.sentences)))
+        pool.close()
+        pool.join()
     print(
-        f'{torch.__version__}, {args.device}, {args.threads} threads, batches of {args.batch_size} '
-        f'in training and {args.eval_batch_size} in tagging'
+        f'{torch.__version__}, {args.device}, {args.threads} threads, batches of '
+        f'{args.batch_size} in training and {args.eval_batch_size} in tagging'
     )
     print(f'{"":36}', *(f'{factor * args.sentences:>12,}' for factor in args.growth))
     for name in columns[0]:

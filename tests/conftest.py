@@ -1,9 +1,12 @@
-"""What the tests share: the scripts' folder, run as a process or imported, and `pytest --long`."""
+"""What the tests share: the scripts, as processes or called, small data, and `pytest --long`."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import hypothesis
 import pytest
@@ -36,45 +39,39 @@ def rounds(request):
 def run_script(script, *arguments, stdin='', timeout=240, **environment):
     """Run one of the project's scripts as a process, as a user would."""
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        input=stdin,
-        text=True,
-        encoding='utf-8',
-        capture_output=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
-    )
+        [sys.executable, str(ROOT / script), *map(str, arguments)], input=stdin, text=True,
+        encoding='utf-8', capture_output=True, timeout=timeout,
+        env={**os.environ, **environment})
+
+
+def call(main, *arguments, stdin=b''):
+    """Call a script's main in this process, which takes no second to begin: what it prints."""
+    output, precision = io.StringIO(), torch.get_float32_matmul_precision()
+    with redirect_stdout(output), patch('sys.stdin', io.TextIOWrapper(io.BytesIO(stdin))):
+        try:
+            assert main([str(argument) for argument in arguments]) is None
+        finally:
+            torch.set_float32_matmul_precision(precision)
+    return output.getvalue()
 
 
 def write_conll(path, sentences):
     """Write [(words, tags), ...] in CoNLL-2003's columns, the tags in columns 1 and 3."""
-    rows = [
-        '\n'.join(f'{word} {tag} - {tag}' for word, tag in zip(words, tags))
-        for words, tags in sentences
-    ]
+    rows = ['\n'.join(f'{word} {tag} - {tag}' for word, tag in zip(words, tags))
+            for words, tags in sentences]
     path.write_text('\n\n'.join(rows) + '\n', encoding='utf-8')
     return path
 
 
+def data_files(folder):
+    """The arguments that make data.txt of a folder all three files."""
+    data = folder / 'data.txt'
+    return ('--train_file', data, '--val_file', data, '--test_file', data)
+
+
 # Sizes that train in a second
-SMALL = (
-    '--char_emb_dim',
-    5,
-    '--char_rnn_dim',
-    8,
-    '--word_emb_dim',
-    6,
-    '--word_rnn_dim',
-    8,
-    '--min_word_freq',
-    1,
-    '--min_char_freq',
-    1,
-    '--dropout',
-    0,
-    '--device',
-    'cpu',
-)
+SMALL = ('--char_emb_dim', 5, '--char_rnn_dim', 8, '--word_emb_dim', 6, '--word_rnn_dim', 8,
+         '--min_word_freq', 1, '--min_char_freq', 1, '--dropout', 0, '--device', 'cpu')
 
 PEOPLE = [
     (['Dunston', 'checks', 'in'], ['B-PER', 'O', 'O']),
@@ -83,3 +80,18 @@ PEOPLE = [
     (['Oslo'], ['B-LOC']),
     (['Dunston', 'and', 'Amara', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-PER', 'O', 'B-LOC', 'O']),
 ]
+
+BEST = 'BEST_checkpoint_lm_lstm_crf.pth.tar'
+LATEST = 'checkpoint_lm_lstm_crf.pth.tar'
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """A folder with data.txt, a model that has learned it by heart, and what training printed."""
+    import train
+    folder = tmp_path_factory.mktemp('trained')
+    write_conll(folder / 'data.txt', PEOPLE)
+    output = call(train.main, *SMALL, *data_files(folder), '--epochs', 50, '--lr', 0.1,
+                  '--patience', 50, '--output_dir', folder)
+    (folder / 'stdout.txt').write_text(output)
+    return folder

@@ -40,7 +40,8 @@ CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
 def lower_case():
     """Characters in lower case."""
     read = utils.read_words_tags
-    utils.read_words_tags = lambda file, tag_ind, caseless=True: read(file, tag_ind, True)
+    utils.read_words_tags = lambda file, tag_ind, caseless=True, **others: read(
+        file, tag_ind, caseless=True, **others)
 
 
 def random_batches():
@@ -129,15 +130,17 @@ def perform(run, args):
     if change is not None:
         change()
     train_file, val_file, test_file = files(run, args)
-    command = ['--train_file', train_file, '--val_file', val_file, *CORPORA[run.corpus], *arguments,
-               '--seed', run.seed, '--epochs', run.epochs, '--output_dir', folder]
+    command = ['--train_file', train_file, '--val_file', val_file, '--seed', run.seed,
+               '--epochs', run.epochs, '--output_dir', folder, *CORPORA[run.corpus], *arguments]
     if run.variant != 'no pre-trained vectors':
         command += ['--emb_file', args.emb_file]
     if (folder / train.CHECKPOINT).exists():
         command = ['--checkpoint', folder / train.CHECKPOINT]
-    status = utils.exit_status(train.main, [str(argument) for argument in command])
-    if status:
-        sys.exit(status)
+    train.main([str(argument) for argument in command])
+    state = utils.load_checkpoint(folder / train.CHECKPOINT, 'cpu')
+    if (state['epoch'] < run.epochs
+            and state['epochs_since_improvement'] < state['arguments']['patience']):
+        sys.exit(f'stopped in epoch {state["epoch"]}; the same command goes on')
     with open(folder / train.LOG) as file:
         log = list(csv.DictReader(file))
     tagger = load_tagger(folder / train.BEST_CHECKPOINT)
@@ -146,7 +149,7 @@ def perform(run, args):
     for name, path in (('val', val_file), ('test', test_file)):
         words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
         predicted = [tagged['tags'] for tagged in tagger.tag(words)]
-        found = utils.score_tags(gold, predicted, tagger.task)
+        found = utils.score_task(gold, predicted, tagger.task)
         # The last row is that of all entities
         scores[name] = dict(zip(('precision', 'recall', 'F1'), found['rows'][-1][1:4]),
                             accuracy=found['accuracy'])
@@ -194,11 +197,11 @@ def print_table(runs, args):
         cells += [''] * (4 - len(cells))
         epochs = mean(score['epochs'] for score in scores)
         seconds = mean(score['seconds'] for score in scores)
-        print('|', ' | '.join((corpus, variant, str(len(scores)), f'{epochs:.0f}', f'{seconds:.0f}',
-                               *cells)), '|')
+        print('|', ' | '.join((corpus, variant, str(len(scores)), f'{epochs:.0f}',
+                               f'{seconds:.0f}', *cells)), '|')
 
 
-def main():
+def main(argv):
     """Make a table, or perform one run of it."""
     parser = argparse.ArgumentParser(description="Make the README's tables of results again.")
     parser.add_argument('table', choices=(*TABLES, 'run'))
@@ -208,14 +211,16 @@ def main():
     parser.add_argument('--folder', type=Path, default=ROOT / 'data' / 'runs')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument('--run', type=json.loads, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.table == 'run':
-        return perform(Run(*args.run), args)
+        perform(Run(*args.run), args)
+        return
     with ThreadPoolExecutor(args.jobs) as pool:
         statuses = list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
     print_table(TABLES[args.table], args)
-    return int(any(statuses))
+    if any(statuses):
+        sys.exit(1)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    utils.run_main(main)

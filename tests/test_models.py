@@ -1,4 +1,4 @@
-"""The model, the loss and the decoder, against enumeration, pytorch-crf and gradcheck."""
+"""The model, its losses, the decoder and batches, against enumeration, pytorch-crf, gradcheck."""
 
 import argparse
 import itertools
@@ -7,97 +7,89 @@ import pytest
 import torch
 import torchcrf
 from conftest import PEOPLE
+from oracle import every_sequence, is_legal, legal_sequences
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from datasets import SimilarLengthSampler, WCDataset, trim
-from inference import IMPOSSIBLE, ViterbiDecoder, legal_transitions, run_model
-from models import CRF, LM_LSTM_CRF, Dropout, Highway, ViterbiLoss, WideLinear
-from train import lm_loss, make_optimizer
-from utils import all_tags, clip_gradient, create_input_tensors, create_maps
-
-TAG_MAP = {'<start>': 0, 'X': 1, 'Y': 2, 'Z': 3, '<end>': 4}
-IOBES_MAP = {name: i for i, name in enumerate(['<start>', *all_tags('XY', 'iobes'), '<end>'])}
-IOB2_MAP = {name: i for i, name in enumerate(['<start>', *all_tags('XY', 'iob2'), '<end>'])}
+from datasets import Batch, SimilarLengthSampler, WCDataset
+from inference import IMPOSSIBLE, ViterbiDecoder
+from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, WideLinear, lm_loss, lm_targets
+from train import make_optimizer, resume
+from utils import clip_gradient, create_input_tensors, create_maps
 
 
-def random_batch(tag_map, lengths, dtype=torch.float64, seed=0):
+def number_tags(names):
+    return {name: i for i, name in enumerate(['<start>', *names.split(), '<end>'])}
+
+
+TAG_MAP = number_tags('X Y Z')
+IOB2_MAP = number_tags('O B-X I-X B-Y I-Y')
+IOBES_MAP = number_tags('O B-X I-X E-X S-X B-Y I-Y E-Y S-Y')
+# Without a scheme any tag may follow any other, however they are spelled
+TAGS_AND_SCHEMES = [(TAG_MAP, None), (IOB2_MAP, 'iob2'), (IOBES_MAP, 'iobes'), (IOB2_MAP, None)]
+
+
+def random_scores(tag_map, lengths, dtype=torch.float64, seed=0):
     """CRF scores (N, L_w, m, m), unrolled targets (N, L_w), and lengths."""
     generator = torch.Generator().manual_seed(seed)
     m, lengths = len(tag_map), torch.tensor(lengths)
-    scores = 3 * torch.randn(
-        len(lengths), int(lengths.max()), m, m, generator=generator, dtype=dtype
-    )
+    shape = (len(lengths), int(lengths.max()), m, m)
+    scores = 3 * torch.randn(shape, generator=generator, dtype=dtype)
     tags = torch.randint(1, m - 1, scores.shape[:2], generator=generator)
     tags[torch.arange(len(lengths)), lengths - 1] = tag_map['<end>']
     previous = torch.cat((torch.zeros_like(tags[:, :1]), tags[:, :-1]), dim=1)
     return scores, previous * m + tags, lengths
 
 
-def every_sequence(scores, length, end, tags):
-    """(sequence, score) of every sequence of `tags` for one sentence, (L_w, m, m), then <end>."""
-    for sequence in itertools.product(tags, repeat=length - 1):
-        path = [0, *sequence, end]
-        yield path[1:], sum(scores[t, path[t], path[t + 1]].item() for t in range(length))
-
+# --- The loss and the decoder ---
 
 def test_viterbi_loss_is_the_enumerated_one():
-    scores, targets, lengths = random_batch(TAG_MAP, [4, 2, 5, 3])
+    scores, targets, lengths = random_scores(TAG_MAP, [4, 2, 5, 3])
     expected = []
     for sentence, target, length in zip(scores, targets, lengths.tolist()):
         # Our loss lets <start> and <end> take part inside a sentence
-        totals = [s for _, s in every_sequence(sentence, length, 4, range(5))]
+        totals = [score for _, score in every_sequence(sentence, length)]
         gold = sentence.flatten(1)[range(length), target[:length]].sum().item()
         expected.append(torch.tensor(totals).logsumexp(0).item() - gold)
     assert ViterbiLoss(TAG_MAP)(scores, targets, lengths).item() == pytest.approx(sum(expected) / 4)
 
 
-def is_legal(path, tag_map):
-    """Whether a sequence of tags follows its scheme, told without our matrix."""
-    names = [name for name in tag_map]
-    text = ' '.join(names[tag] for tag in path[:-1])
-    open_type, previous = None, 'O'
-    for tag in text.split():
-        prefix, _, entity_type = tag.partition('-')
-        if prefix in ('<start>', '<end>'):
-            return False
-        if 'E-X' in tag_map:
-            if (prefix in 'IE' and prefix != 'O') != (open_type is not None):
-                return False
-            if prefix in ('I', 'E') and entity_type != open_type:
-                return False
-            open_type = entity_type if prefix in ('B', 'I') else None
-        elif 'B-X' in tag_map and prefix == 'I' and previous not in (f'B-{entity_type}', tag):
-            return False
-        previous = tag
-    return open_type is None
+@pytest.mark.parametrize('tag_map, scheme', TAGS_AND_SCHEMES)
+def test_mask_lets_the_legal_sequences_through_and_no_others(tag_map, scheme):
+    mask = ViterbiDecoder(tag_map, scheme).mask
+    for words in (1, 2, 3):
+        for names in itertools.product(tag_map, repeat=words):
+            path = [tag_map[name] for name in ('<start>', *names, '<end>')]
+            masked = mask[path[:-1], path[1:]]
+            assert ((masked == 0) | (masked == IMPOSSIBLE)).all()
+            assert (masked == 0).all() == is_legal(names, scheme)
 
 
-@pytest.mark.parametrize('tag_map', [TAG_MAP, IOB2_MAP, IOBES_MAP])
-def test_decoder_finds_the_best_legal_sequence(tag_map, rounds):
+@pytest.mark.parametrize('tag_map, scheme', TAGS_AND_SCHEMES)
+def test_decoder_finds_the_best_legal_sequence(tag_map, scheme, rounds):
     end = tag_map['<end>']
     for seed in range(rounds):
-        scores, _, lengths = random_batch(tag_map, [4, 1, 3, 2], seed=seed)
-        decoded = ViterbiDecoder(tag_map).decode(scores, lengths)
+        scores, _, lengths = random_scores(tag_map, [4, 1, 3, 2], seed=seed)
+        decoded = ViterbiDecoder(tag_map, scheme).decode(scores, lengths)
         for sentence, row, length in zip(scores, decoded.tolist(), lengths.tolist()):
-            paths = every_sequence(sentence, length, end, range(len(tag_map)))
-            best, _ = max((p for p in paths if is_legal(p[0], tag_map)), key=lambda p: p[1])
+            sequences = legal_sequences(sentence, length, tag_map, scheme)
+            best, _ = max(sequences, key=lambda sequence: sequence[1])
             assert row == best + [end] * (len(row) - length)
 
 
 def test_decoder_is_legal_even_when_scores_want_otherwise():
-    scores, _, lengths = random_batch(IOBES_MAP, [6, 9, 2])
+    scores, _, lengths = random_scores(IOBES_MAP, [6, 9, 2])
     scores[:, :, :, IOBES_MAP['I-X']] += 500
-    names = list(IOBES_MAP)
-    legal = legal_transitions(IOBES_MAP)
-    for row, length in zip(ViterbiDecoder(IOBES_MAP).decode(scores, lengths), lengths.tolist()):
-        path = [0, *row[:length].tolist()]
-        assert all(legal[i, j] for i, j in zip(path, path[1:])), [names[i] for i in path]
+    decoded, names = ViterbiDecoder(IOBES_MAP, 'iobes').decode(scores, lengths), list(IOBES_MAP)
+    for row, length in zip(decoded.tolist(), lengths.tolist()):
+        assert is_legal([names[tag] for tag in row[:length - 1]], 'iobes')
 
 
 def test_gradient_through_the_mask_is_finite():
-    scores, targets, lengths = random_batch(IOBES_MAP, [3, 2])
+    scores, targets, lengths = random_scores(IOBES_MAP, [3, 2])
     scores.requires_grad_()
-    loss = ViterbiLoss(IOBES_MAP)(ViterbiDecoder(IOBES_MAP).mask(scores), targets, lengths)
+    masked = scores + ViterbiDecoder(IOBES_MAP, 'iobes').mask
+    loss = ViterbiLoss(IOBES_MAP)(masked, targets, lengths)
     loss.backward()
     assert torch.isfinite(scores.grad).all() and loss.item() < -IMPOSSIBLE * 10
 
@@ -109,8 +101,7 @@ def test_crf_and_decoder_agree_with_pytorch_crf():
     emissions, tags = torch.randn(n, length, m).double(), torch.randint(m, (n, length))
     lengths = torch.tensor([6, 4, 1])
     mask = torch.arange(length) < lengths.unsqueeze(1)
-    names = ['<start>', 'a', 'b', 'c', 'd', '<end>']
-    tag_map = {name: i for i, name in enumerate(names)}
+    tag_map = number_tags('a b c d')
 
     # Theirs has no <start> and <end> tags but scores for the first and the last; never inside here
     transition = torch.full((m + 2, m + 2), IMPOSSIBLE).double()
@@ -118,50 +109,42 @@ def test_crf_and_decoder_agree_with_pytorch_crf():
     transition[0, 1:-1] = theirs.start_transitions.detach()
     transition[1:-1, -1] = theirs.end_transitions.detach()
     crf = CRF(m + 2, m + 2).double()
-    crf.load_state_dict(
-        {
-            'emission.weight': torch.eye(m + 2).double(),
-            'emission.bias': torch.zeros(m + 2).double(),
-            'transition': transition,
-        }
-    )
+    crf.load_state_dict({'emission.weight': torch.eye(m + 2), 'emission.bias': torch.zeros(m + 2),
+                         'transition': transition})
     features = torch.zeros(n, length + 1, m + 2).double()
     features[:, :-1, 1:-1] = emissions
     features[torch.arange(n), lengths] = 0
     targets = torch.zeros(n, length + 1, dtype=torch.int64)
     for i, size in enumerate(lengths.tolist()):
         path = [0, *(tags[i, :size] + 1).tolist(), m + 1]
-        targets[i, : size + 1] = torch.tensor([a * (m + 2) + b for a, b in zip(path, path[1:])])
+        targets[i, :size + 1] = torch.tensor([a * (m + 2) + b for a, b in itertools.pairwise(path)])
 
     scores = crf(features)
     loss = ViterbiLoss(tag_map)(scores, targets, lengths + 1)
     assert loss.item() == pytest.approx(-theirs(emissions, tags, mask, reduction='mean').item())
     decoded = ViterbiDecoder(tag_map).decode(scores, lengths + 1)
-    assert [
-        [t - 1 for t in row[:size]] for row, size in zip(decoded.tolist(), lengths.tolist())
-    ] == theirs.decode(emissions, mask)
+    named = [[tag - 1 for tag in row[:size]] for row, size in zip(decoded.tolist(), lengths)]
+    assert named == theirs.decode(emissions, mask)
 
 
 def test_gradients():
     torch.manual_seed(0)
-    scores, targets, lengths = random_batch(TAG_MAP, [3, 1, 2])
+    scores, targets, lengths = random_scores(TAG_MAP, [3, 1, 2])
     loss = ViterbiLoss(TAG_MAP)
     assert torch.autograd.gradcheck(lambda s: loss(s, targets, lengths), scores.requires_grad_())
-    crf, highway = CRF(4, 5).double(), Highway(4, num_layers=2, dropout=0).double()
     features = torch.randn(2, 3, 4).double().requires_grad_()
-    for layer in (crf, highway):
-        parameters = tuple(layer.parameters())
+    for layer in (CRF(4, 5).double(), Highway(4, num_layers=2, dropout=0).double()):
+        names, parameters = zip(*layer.named_parameters())
 
-        def call(x, *values, layer=layer):
-            named = dict(zip([name for name, _ in layer.named_parameters()], values))
-            return torch.func.functional_call(layer, named, x)
+        def call(x, *values, layer=layer, names=names):
+            return torch.func.functional_call(layer, dict(zip(names, values)), x)
 
         assert torch.autograd.gradcheck(call, (features, *parameters))
 
 
 def test_loss_and_decoder_do_not_depend_on_the_order_of_rows_or_on_pads():
-    scores, targets, lengths = random_batch(IOBES_MAP, [3, 6, 1, 4], dtype=torch.float32)
-    loss, decoder = ViterbiLoss(IOBES_MAP), ViterbiDecoder(IOBES_MAP)
+    scores, targets, lengths = random_scores(IOBES_MAP, [3, 6, 1, 4], dtype=torch.float32)
+    loss, decoder = ViterbiLoss(IOBES_MAP), ViterbiDecoder(IOBES_MAP, 'iobes')
     expected, decoded = loss(scores, targets, lengths), decoder.decode(scores, lengths)
     order = torch.tensor([2, 0, 3, 1])
     assert torch.allclose(loss(scores[order], targets[order], lengths[order]), expected)
@@ -175,12 +158,8 @@ def test_loss_and_decoder_do_not_depend_on_the_order_of_rows_or_on_pads():
 
 def test_highway_is_its_formula():
     highway = Highway(3, num_layers=2, dropout=0.5).eval()
-    assert {name for name, _ in highway.named_parameters()} == {
-        f'{part}.{i}.{kind}'
-        for part in ('transform', 'gate')
-        for i in (0, 1)
-        for kind in ('weight', 'bias')
-    }
+    names = itertools.product(('transform', 'gate'), '01', ('weight', 'bias'))
+    assert {name for name, _ in highway.named_parameters()} == set(map('.'.join, names))
     x = expected = torch.randn(4, 3)
     for transform, gate in zip(highway.transform, highway.gate):
         g = torch.sigmoid(gate(expected))
@@ -190,157 +169,123 @@ def test_highway_is_its_formula():
 
 # --- The whole model ---
 
-CONFIGURATIONS = [
-    {},
-    {'language_models': False},
-    {'language_models': False, 'characters': False},
-    {'language_models': False, 'characters': False, 'crf': False},
-]
+CONFIGURATIONS = [{},
+                  {'language_models': False},
+                  {'language_models': False, 'characters': False},
+                  {'language_models': False, 'characters': False, 'crf': False}]
 
 
-def make_model(seed=0, dropout=0.0, sentences=PEOPLE, **configuration):
+def make_model(dropout=0.0, sentences=PEOPLE, **configuration):
     """A small model with its maps and data."""
-    torch.manual_seed(seed)
-    words, tags = ([s[k] for s in sentences] for k in (0, 1))
+    torch.manual_seed(0)
+    words, tags = zip(*sentences)
     maps = create_maps(words, tags, min_word_freq=1)
-    sizes = {
-        'char_emb_dim': 4,
-        'char_rnn_dim': 6,
-        'char_rnn_layers': 1,
-        'word_emb_dim': 5,
-        'word_rnn_dim': 8,
-        'word_rnn_layers': 1,
-    } | configuration
-    model = LM_LSTM_CRF(
-        tagset_size=len(maps[2]),
-        charset_size=len(maps[1]),
-        vocab_size=len(maps[0]),
-        lm_vocab_size=len(maps[0]),
-        dropout=dropout,
-        **sizes,
-    )
+    word_map, char_map, tag_map = maps
+    sizes = {'char_emb_dim': 4, 'char_rnn_dim': 6, 'char_rnn_layers': 1,
+             'word_emb_dim': 5, 'word_rnn_dim': 8, 'word_rnn_layers': 1, **configuration}
+    model = LM_LSTM_CRF(tagset_size=len(tag_map), charset_size=len(char_map),
+                        vocab_size=len(word_map), lm_vocab_size=len(word_map),
+                        dropout=dropout, **sizes)
     torch.nn.init.normal_(model.crf.transition.data)
     return model, maps, create_input_tensors(words, tags, *maps)
 
 
+def run(model, batch):
+    """The model's three outputs."""
+    return model(**batch._asdict())
+
+
+def all_losses(outputs, batch):
+    """The sum of the losses that there are."""
+    crf_scores, lm_f_scores, lm_b_scores = outputs
+    tag_map = {'<start>': 0, '<end>': crf_scores.size(2) - 1}
+    loss = ViterbiLoss(tag_map)(crf_scores, batch.tmaps, batch.wmap_lengths)
+    if lm_f_scores is not None:
+        loss = loss + lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
+    return loss
+
+
 def test_modules_and_shapes():
     model, maps, batch = make_model()
-    assert {name for name, _ in model.named_children()} == {
-        'char_embeds',
-        'forw_char_lstm',
-        'back_char_lstm',
-        'word_embeds',
-        'word_blstm',
-        'crf',
-        'dropout',
-        'forw_lm_hw',
-        'back_lm_hw',
-        'subword_hw',
-        'forw_lm_out',
-        'back_lm_out',
-    }
+    without, _, _ = make_model(**CONFIGURATIONS[2])
+    names, names_without = ({name for name, _ in m.named_children()} for m in (model, without))
+    # What is not used does not exist
+    assert names_without == {'word_embeds', 'word_blstm', 'crf', 'dropout'}
+    assert names - names_without == {
+        'char_embeds', 'forw_char_lstm', 'back_char_lstm', 'forw_lm_hw', 'back_lm_hw',
+        'subword_hw', 'forw_lm_out', 'back_lm_out'}
     assert model.word_blstm.input_size == 5 + 2 * 6 and model.word_blstm.hidden_size == 4
-    n, length = batch[0].shape
-    m, vocabulary = len(maps[2]), len(maps[0])
-    outputs = run_model(model, batch)
-    assert [tuple(x.shape) for x in outputs] == [
-        (n, length, m, m),
-        (n, length, vocabulary),
-        (n, length, vocabulary),
-        (n, length),
-        (n, length),
-        (n,),
-        (n,),
-        (n,),
-    ]
-    assert len(run_model(model.eval(), batch)) == 6
+    m, vocabulary, shape = len(maps[2]), len(maps[0]), tuple(batch.wmaps.shape)
+    assert [tuple(output.shape) for output in run(model, batch)] == [
+        (*shape, m, m), (*shape, vocabulary), (*shape, vocabulary)]
+    # The language models are for training alone
+    assert run(model.eval(), batch)[1:] == (None, None)
+    assert run(without.train(), batch)[1:] == (None, None)
+
+
+def test_language_models_need_characters():
+    with pytest.raises(ValueError, match='language models need the characters'):
+        make_model(characters=False)
 
 
 @pytest.mark.parametrize('configuration', CONFIGURATIONS)
-def test_rows_come_sorted_and_say_where_from(configuration):
+def test_rows_stay_in_their_order_and_do_not_depend_on_one_another(configuration):
     model, _, batch = make_model(**configuration)
     model.eval()
-    scores, wmaps, tmaps, lengths, word_sort_ind, char_sort_ind = run_model(model, batch)
-    assert lengths.tolist() == sorted(batch[6].tolist(), reverse=True)
-    cmap_lengths = batch[7][char_sort_ind]
-    assert cmap_lengths.tolist() == sorted(batch[7].tolist(), reverse=True)
-    order = char_sort_ind[word_sort_ind]
-    assert torch.equal(wmaps, batch[0][order]) and torch.equal(tmaps, batch[5][order])
-    for row, i in enumerate(order.tolist()):
-        alone = run_model(model, trim([tensor[i : i + 1] for tensor in batch]))[0]
-        assert torch.allclose(scores[row, : lengths[row]], alone[0], atol=1e-6)
+    scores, _, _ = run(model, batch)
+    for i, length in enumerate(batch.wmap_lengths.tolist()):
+        alone, _, _ = run(model, Batch(*(tensor[[i]] for tensor in batch)).trim())
+        assert torch.allclose(scores[i, :length], alone[0], atol=1e-6)
 
 
 def test_without_tags():
     model, _, batch = make_model()
     model.eval()
-    assert torch.equal(
-        run_model(model, batch)[0], run_model(model, [*batch[:5], None, *batch[6:]])[0]
-    )
+    assert torch.equal(run(model, batch)[0], run(model, batch._replace(tmaps=None))[0])
 
 
 def packed_everywhere(model, batch):
     """The model's scores with every LSTM on packed input, step by step as the tutorial does it."""
-    wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, _, wmap_lengths, cmap_lengths = batch
-
-    def run(lstm, inputs, lengths):
+    def run_lstm(lstm, inputs, lengths):
         packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(lstm(packed)[0], batch_first=True)[0]
 
-    features = [
-        run(lstm, model.char_embeds(cmaps), cmap_lengths).gather(
-            1, markers.unsqueeze(2).expand(-1, -1, lstm.hidden_size)
-        )
-        for lstm, cmaps, markers in (
-            (model.forw_char_lstm, cmaps_f, cmarkers_f),
-            (model.back_char_lstm, cmaps_b, cmarkers_b),
-        )
-    ]
-    lm_scores = [
-        output(highway(feature))
-        for feature, highway, output in zip(
-            features, (model.forw_lm_hw, model.back_lm_hw), (model.forw_lm_out, model.back_lm_out)
-        )
-    ]
-    words = torch.cat((model.word_embeds(wmaps), model.subword_hw(torch.cat(features, 2))), 2)
-    return model.crf(run(model.word_blstm, words, wmap_lengths)), *lm_scores
+    states = []
+    for lstm, cmaps, cmarkers in ((model.forw_char_lstm, batch.cmaps_f, batch.cmarkers_f),
+                                  (model.back_char_lstm, batch.cmaps_b, batch.cmarkers_b)):
+        outputs = run_lstm(lstm, model.char_embeds(cmaps), batch.cmap_lengths)
+        states.append(torch.stack([row[places] for row, places in zip(outputs, cmarkers)]))
+    lm_f_scores = model.forw_lm_out(model.forw_lm_hw(states[0]))
+    lm_b_scores = model.back_lm_out(model.back_lm_hw(states[1]))
+    subword = model.subword_hw(torch.cat(states, dim=2))
+    words = torch.cat((model.word_embeds(batch.wmaps), subword), dim=2)
+    crf_scores = model.crf(run_lstm(model.word_blstm, words, batch.wmap_lengths))
+    return crf_scores, lm_f_scores, lm_b_scores
 
 
 @pytest.mark.parametrize('layers', [1, 2])
 @pytest.mark.parametrize('same_length', [True, False])
 def test_packed_and_dense_runs_are_equal(layers, same_length):
-    # More than the 16 rows that the character LSTMs read at a time
-    sentences = 9 * ([s for s in PEOPLE if len(s[0]) == 6] if same_length else PEOPLE)
-    model, _, batch = make_model(
-        sentences=sentences, char_rnn_layers=layers, word_rnn_layers=layers
-    )
+    sentences = [s for s in PEOPLE if len(s[0]) == 6] if same_length else PEOPLE
+    model, _, batch = make_model(sentences=sentences, char_rnn_layers=layers,
+                                 word_rnn_layers=layers)
     model.double()
-    outputs = run_model(model, batch)
-    order = outputs[-1][outputs[-2]]
-    expected = [scores[order] for scores in packed_everywhere(model, batch)]
-    inside = torch.arange(batch[0].size(1)) < outputs[5].unsqueeze(1)
-    for scores, scores_expected in zip(outputs, expected):
-        assert torch.allclose(scores[inside], scores_expected[inside])
-    both = [(*some, outputs[3], outputs[5]) for some in (outputs[1:3], expected[1:])]
-    gradients = []
-    for crf_scores, lm in zip((outputs[0], expected[0]), both):
-        loss = lm_loss(*lm) + ViterbiLoss({'<start>': 0, '<end>': crf_scores.size(2) - 1})(
-            crf_scores, outputs[4], outputs[5]
-        )
-        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    ours, packed = run(model, batch), packed_everywhere(model, batch)
+    inside = torch.arange(batch.wmaps.size(1)) < batch.wmap_lengths.unsqueeze(1)
+    for scores, expected in zip(ours, packed):
+        assert torch.allclose(scores[inside], expected[inside])
+    gradients = [torch.autograd.grad(all_losses(outputs, batch), list(model.parameters()))
+                 for outputs in (ours, packed)]
     assert all(torch.allclose(a, b) for a, b in zip(*gradients))
 
 
 @pytest.mark.parametrize('configuration', CONFIGURATIONS)
 def test_each_configuration_learns(configuration):
-    model, maps, batch = make_model(**configuration)
+    model, _, batch = make_model(**configuration)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     losses = []
     for _ in range(11):
-        scores, lm_f, lm_b, wmaps, tmaps, lengths, _, _ = run_model(model, batch)
-        loss = ViterbiLoss(maps[2])(scores, tmaps, lengths)
-        if lm_f is not None:
-            loss = loss + lm_loss(lm_f, lm_b, wmaps, lengths)
+        loss = all_losses(run(model, batch), batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -350,29 +295,31 @@ def test_each_configuration_learns(configuration):
 
 def test_no_crf_is_a_softmax_over_each_word():
     model, maps, batch = make_model(**CONFIGURATIONS[3])
-    model.crf.transition.data.zero_()
-    scores, _, _, _, tmaps, lengths, _, _ = run_model(model, batch)
-    m = len(maps[2])
     assert not model.crf.transition.requires_grad
+    model.crf.transition.data.zero_()
+    scores, _, _ = run(model, batch)
     # All words but <end>, whose tag is given
-    inside = torch.arange(tmaps.size(1)) < lengths.unsqueeze(1) - 1
-    each = torch.nn.functional.cross_entropy(
-        scores[:, :, 0][inside], tmaps[inside] % m, reduction='sum'
-    )
-    loss = ViterbiLoss(maps[2])(scores, tmaps, lengths)
-    assert loss.item() == pytest.approx(each.item() / len(lengths), rel=1e-5)
+    inside = torch.arange(batch.wmaps.size(1)) < batch.wmap_lengths.unsqueeze(1) - 1
+    each = cross_entropy(scores[:, :, 0][inside], batch.tmaps[inside] % len(maps[2]),
+                         reduction='sum')
+    loss = ViterbiLoss(maps[2])(scores, batch.tmaps, batch.wmap_lengths)
+    assert loss.item() == pytest.approx(each.item() / len(PEOPLE), rel=1e-5)
 
 
-def test_unused_modules_do_not_exist_and_contradictions_are_refused():
-    model, _, _ = make_model(**CONFIGURATIONS[2])
-    assert {name for name, _ in model.named_children()} == {
-        'word_embeds',
-        'word_blstm',
-        'crf',
-        'dropout',
-    }
-    with pytest.raises(ValueError, match='language models need the characters'):
-        make_model(characters=False)
+def test_language_models_predict_neighbors():
+    # Of 5 words they know 1 and 2; 3 is <end> and 4 is <unk>, as are all from 5 on
+    wmaps, lengths = torch.tensor([[1, 5, 2, 7, 3], [2, 3, 0, 0, 0]]), torch.tensor([5, 2])
+    following, preceding = lm_targets(wmaps, lengths, lm_vocab_size=5)
+    assert following.tolist() == [[4, 2, 4, 3, -100], [3, -100, -100, -100, -100]]
+    assert preceding.tolist() == [[3, 1, 4, 2, -100], [3, -100, -100, -100, -100]]
+
+    # Each loss is a mean over the 5 words that are predicted
+    scores_f, scores_b = torch.randn(2, 2, 5, 5)
+    log_p_f, log_p_b = scores_f.log_softmax(dim=2), scores_b.log_softmax(dim=2)
+    places = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]
+    total = (sum(log_p_f[n, t, target] for (n, t), target in zip(places, (4, 2, 4, 3, 3)))
+             + sum(log_p_b[n, t, target] for (n, t), target in zip(places, (3, 1, 4, 2, 3))))
+    assert lm_loss(scores_f, scores_b, wmaps, lengths).item() == pytest.approx(-total.item() / 5)
 
 
 def test_word_embeddings_are_frozen_or_fine_tuned():
@@ -381,44 +328,67 @@ def test_word_embeddings_are_frozen_or_fine_tuned():
     model.init_word_embeddings(embeddings)
     for fine_tune in (False, True):
         model.fine_tune_word_embeddings(fine_tune)
-        run_model(model, batch)[0].sum().backward()
+        run(model, batch)[0].sum().backward()
         assert (model.word_embeds.weight.grad is not None) == fine_tune
     assert torch.equal(model.word_embeds.weight, embeddings)
 
 
+def go_on(checkpoint, emb_file):
+    """A new run's model and optimizer, which continue from the checkpoint of another."""
+    args = argparse.Namespace(fine_tune_word_embeddings=True, emb_file=emb_file, device='cpu',
+                              lr=0.5, momentum=0.9)
+    model, _, batch = make_model()
+    optimizer = make_optimizer(model, args)
+    if checkpoint is not None:
+        progress = {'epoch': 1, 'best_score': 0.5, 'epochs_since_improvement': 0, 'log': []}
+        resume({**checkpoint, **progress}, model, optimizer, {'arguments': {'epochs': 9}})
+    return model, batch, optimizer
+
+
 def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
-    """Sparse gradients make the same steps as dense ones, also after going on elsewhere."""
-    weights = []
-    for emb_files in ([None] * 8, ['sparse'] * 8, ['sparse', 'sparse', None, None] * 2):
-        model, _, batch = make_model()
-        state = None
+    """Sparse gradients make the same steps as dense ones, also if the other kind went before."""
+    trained = []
+    for emb_files, stops in (([None] * 8, False), (['vectors'] * 8, False), (['vectors'] * 8, True),
+                             (['vectors', 'vectors', None, None] * 2, True)):
+        checkpoint = None
         for step, emb_file in enumerate(emb_files):
-            args = argparse.Namespace(fine_tune_word_embeddings=True, emb_file=emb_file,
-                                      device='cpu', lr=0.5, momentum=0.9)
-            optimizer = make_optimizer(model, args, state)
+            if step == 0 or stops:
+                model, batch, optimizer = go_on(checkpoint, emb_file)
+            optimizer.zero_grad()
             # Each step has a word that the others may lack
-            sentence = [tensor[[step % len(PEOPLE)]] for tensor in batch]
-            scores, lm_f_scores, *_ = run_model(model, sentence)
-            (scores.pow(2).sum() + lm_f_scores.pow(2).sum()).backward()
+            crf_scores, lm_f_scores, _ = run(model, WCDataset(*batch)[[step % len(PEOPLE)]])
+            (crf_scores.pow(2).sum() + lm_f_scores.pow(2).sum()).backward()
             clip_gradient(optimizer, 0.02)
             assert model.word_embeds.weight.grad.is_sparse == (emb_file is not None)
             optimizer.step()
-            optimizer.zero_grad()
-            state = optimizer.state_dict()
-        weights.append(model.word_embeds.weight.detach().clone())
-    assert not torch.allclose(weights[0], make_model()[0].word_embeds.weight, atol=1e-2)
-    assert torch.allclose(weights[1], weights[0], atol=1e-6)
-    assert torch.allclose(weights[2], weights[0], atol=1e-6)
+            checkpoint = {'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state']}
+        trained.append(model.state_dict())
+    before = make_model()[0].word_embeds.weight
+    assert not torch.allclose(trained[0]['word_embeds.weight'], before, atol=1e-2)
+    for name, expected in trained[0].items():
+        assert all(torch.allclose(other[name], expected, atol=1e-6) for other in trained[1:])
+
+
+def test_frozen_words_are_not_in_the_optimizer():
+    model, _, _ = make_model()
+    model.fine_tune_word_embeddings(False)
+    args = argparse.Namespace(emb_file='vectors', lr=0.5, momentum=0.9)
+    optimizer = make_optimizer(model, args)
+    trained = [id(p) for group in optimizer.param_groups for p in group['params']]
+    assert sorted(trained) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
 def test_dropout_is_where_the_paper_has_it():
-    model, _, batch = make_model(dropout=0.5)
-    calls = []
-    model.dropout.register_forward_hook(lambda _, inputs, output: calls.append(inputs[0].shape[2]))
-    run_model(model, batch)
+    model, _, batch = make_model(dropout=0.4)
+    sizes = []
+    model.dropout.register_forward_hook(lambda _, inputs, output: sizes.append(output.size(2)))
+    run(model, batch)
     # Word embeddings, characters twice, in and out of each language model's highway, in and out of
     # the sub-word highway, the BLSTM's output
-    assert sorted(calls) == sorted([5, 4, 4, 6, 6, 6, 6, 12, 12, 8])
+    assert sorted(sizes) == sorted([5, 4, 4, 6, 6, 6, 6, 12, 12, 8])
+    # The highways have their own between their layers
+    for layer in (model, model.subword_hw, model.forw_lm_hw, model.back_lm_hw):
+        assert layer.dropout.p == 0.4
 
 
 def test_a_wide_layer_is_a_linear_layer():
@@ -432,45 +402,49 @@ def test_a_wide_layer_is_a_linear_layer():
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_dropout_is_dropout():
-    torch.manual_seed(0)
-    dropout, ones = Dropout(0.3), torch.ones(200, 200, requires_grad=True)
-    output = dropout(ones)
-    dropped = output == 0
-    assert torch.allclose(output[~dropped], torch.tensor(1 / 0.7))
-    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.01)
-    output.sum().backward()
-    assert torch.equal(ones.grad, output.detach())
-    assert torch.equal(dropout.eval()(ones), ones)
-    assert torch.equal(Dropout(1.0)(ones), torch.zeros(200, 200))
-
-
 # --- Batches ---
 
-
-def test_dataset():
+def test_dataset_and_its_trimmed_batches():
     _, _, batch = make_model()
     dataset = WCDataset(*batch)
     assert len(dataset) == len(PEOPLE)
-    for one, several in zip(dataset[3], dataset[[3, 1]]):
-        assert torch.equal(one, several[0])
-    assert WCDataset(*batch[:5], None, *batch[6:])[2][5] is None
+    assert all(torch.equal(ours, given) for ours, given in zip(dataset.sentences, batch))
+    # Two short sentences lose pads, and nothing else
+    some = dataset[[3, 2]]
+    assert some.wmaps.shape == some.cmarkers_b.shape == some.tmaps.shape == (2, 3)
+    assert some.cmaps_f.shape == some.cmaps_b.shape == (2, 8)
+    for field, whole, one in zip(some, batch, dataset[2]):
+        assert int(field.sum()) == int(whole[[3, 2]].sum())
+        assert torch.equal(one, whole[2])
+        assert torch.equal(field[1], one[:field.size(1)] if one.dim() else one)
+    untagged = WCDataset(*batch._replace(tmaps=None))
+    assert untagged[2].tmaps is None and untagged[[2, 3]].tmaps is None
 
 
-def test_trim_cuts_pads_only():
+def test_lengths_of_a_batch_stay_on_the_cpu():
     _, _, batch = make_model()
-    trimmed = trim(WCDataset(*batch)[[3, 2]])
-    assert trimmed[0].shape == (2, 3) and trimmed[1].shape == (2, 8)
-    assert [int(x.sum()) for x in trimmed] == [int(x[[3, 2]].sum()) for x in batch]
+    moved = batch.to('meta')
+    assert [tensor.device.type for tensor in moved] == ['meta'] * 6 + ['cpu'] * 2
+    assert batch._replace(tmaps=None).to('meta').tmaps is None
 
 
-def test_sampler_deals_out_the_same_batches():
+@pytest.mark.parametrize('processes, batch_size', [(1, 10), (2, 5), (3, 4)])
+def test_processes_share_the_batches(processes, batch_size):
     words, chars = torch.randint(2, 9, (41,)), torch.randint(9, 50, (41,))
-    whole = list(SimilarLengthSampler(words, chars, 10))
-    samplers = [SimilarLengthSampler(words, chars, 5, 0, rank, 2) for rank in (0, 1)]
-    dealt = [[(share, sampler.idle) for share in sampler] for sampler in samplers]
-    for batch, *shares in zip(whole, *dealt, strict=True):
-        assert sorted(sum((share for share, idle in shares if not idle), [])) == sorted(batch)
+    whole = list(SimilarLengthSampler(words, chars, batch_size * processes))
+    samplers = [SimilarLengthSampler(words, chars, batch_size, 0, rank, processes)
+                for rank in range(processes)]
+    assert {len(sampler) for sampler in samplers} == {len(whole)}
+    dealt = []
+    for batch, *shares in zip(whole, *samplers, strict=True):
+        # All processes have as many sentences, of the same batch
+        assert len({len(share) for share in shares}) == 1 and len(shares[0]) <= batch_size
+        together = [sentence for share in shares for sentence in share]
+        assert set(together) == set(batch)
+        dealt += together
+    repeated = -41 % processes
+    assert set(dealt) == set(range(41)) and len(dealt) == 41 + repeated
+    assert sum(dealt.count(i) > 1 for i in range(41)) == min(repeated, 1)
 
 
 def test_sampler(rounds):

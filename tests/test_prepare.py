@@ -56,7 +56,7 @@ class Server:
 
         self.http = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.address = f'http://127.0.0.1:{self.http.server_address[1]}'
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     def answer(self, handler):
         data = self.files.get(handler.path.lstrip('/'))
@@ -105,18 +105,17 @@ def names(folder):
 
 @needs_shared
 @pytest.mark.parametrize('corpus', ['ewt', 'wnut17'])
-def test_the_published_files_become_the_real_corpora(corpus, tmp_path):
+def test_the_published_files_become_the_real_corpora(corpus, tmp_path, capsys):
     server = Server()
     for name in prepare.SOURCES[corpus].files:
         path = SHARED / 'raw' / name
         server.files[name] = (path.read_bytes() if path.exists()
                               else gzip.decompress((SHARED / 'raw' / f'{name}.gz').read_bytes()))
-    result = run_script('data/prepare.py', corpus, '--mirror', server.address,
-                        '--output_dir', tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert 'license: CC BY' in result.stdout and 'to cite: ' in result.stdout
+    assert run(corpus, '--mirror', server.address, '--output_dir', tmp_path) is None
+    output = capsys.readouterr().out
+    assert 'license: CC BY' in output and 'to cite: ' in output
     sentences = {'ewt': '12,544 sentences, 204,577', 'wnut17': '3,394 sentences, 62,730'}[corpus]
-    assert f'train.txt: {sentences} tokens' in result.stdout
+    assert f'train.txt: {sentences} tokens' in output
     for ours, theirs in zip(prepare.SPLITS, ('train', 'dev', 'test')):
         expected = (SHARED / corpus / f'{theirs}.txt').read_bytes()
         assert (tmp_path / corpus / f'{ours}.txt').read_bytes() == expected
@@ -242,12 +241,12 @@ def test_gmb(tmp_path, capsys):
 
 
 @needs_shared
-def test_all_of_gmb(tmp_path):
+def test_all_of_gmb(tmp_path, capsys):
     with zipfile.ZipFile(SHARED / 'raw' / 'ner_dataset.csv.zip') as archive:
         archive.extract('ner_dataset.csv', tmp_path)
-    result = run_script('data/prepare.py', 'gmb', tmp_path / 'ner_dataset.csv',
-                        '--output_dir', tmp_path)
-    assert '38,367 sentences, 839,237 tokens' in result.stdout and 'note:' not in result.stdout
+    assert run('gmb', tmp_path / 'ner_dataset.csv', '--output_dir', tmp_path) is None
+    output = capsys.readouterr().out
+    assert '38,367 sentences, 839,237 tokens' in output and 'note:' not in output
     for ours, theirs in zip(prepare.SPLITS, ('train', 'dev', 'test')):
         expected = (SHARED / 'gmb' / f'{theirs}.txt').read_bytes()
         assert (tmp_path / 'gmb' / f'{ours}.txt').read_bytes() == expected
@@ -262,11 +261,9 @@ def test_all_of_gmb(tmp_path):
 ])
 def test_a_bad_gmb_is_refused(table, message, tmp_path):
     (tmp_path / 'ner_dataset.csv').write_text(table, encoding='cp1252')
-    result = run_script('data/prepare.py', 'gmb', tmp_path / 'ner_dataset.csv',
-                        '--output_dir', tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith('error: ') and result.stderr.endswith(f'{message}\n')
-    assert result.stderr.count('\n') == 1 and not (tmp_path / 'gmb').exists()
+    found = run('gmb', tmp_path / 'ner_dataset.csv', '--output_dir', tmp_path)
+    assert found.startswith('error: ') and found.endswith(message)
+    assert '\n' not in found and not (tmp_path / 'gmb').exists()
 
 
 def test_conllu(tmp_path, capsys):

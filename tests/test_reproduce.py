@@ -7,14 +7,20 @@ import re
 
 import pytest
 import torch
-from conftest import PEOPLE, ROOT, SMALL, run_script, write_conll
+from conftest import PEOPLE, ROOT, SMALL, write_conll
 
 import train
 import utils
 
-specification = importlib.util.spec_from_file_location('reproduce', ROOT / 'tests' / 'reproduce.py')
-reproduce = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(reproduce)
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(name, ROOT / 'tests' / f'{name}.py')
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+baseline, reproduce = load('baseline'), load('reproduce')
 
 
 @pytest.fixture
@@ -56,9 +62,8 @@ def test_variants_change_what_they_say(args, monkeypatch):
     reproduce.lower_case()
     assert utils.read_corpus(args.data / 'ewt/val.txt', 'ner', 3, 'iob2')[0][0][0] == 'dunston'
     reproduce.random_batches()
-    _, tensors = (None, utils.create_input_tensors(
-        [['a'] * n for n in range(1, 41)], None, *utils.create_maps([['a']], [['O']], 1)))
-    sampler = train.SimilarLengthSampler(tensors[6], tensors[7], 4, 0, 0, 1)
+    lengths = torch.arange(1, 41)
+    sampler = train.SimilarLengthSampler(lengths, 2 * lengths, 4, 0, 0, 1)
     spans = [max(batch) - min(batch) for batch in sampler]
     assert sorted(i for batch in sampler for i in batch) == list(range(40))
     assert sum(spans) / len(spans) > 10
@@ -94,16 +99,45 @@ def test_a_table(args, capsys):
     assert gmb.startswith('| gmb8000 | random batches | 1 | 1 |')
 
 
-def test_a_table_from_the_command_line(args):
-    result = run_script('tests/reproduce.py', 'results', '--data', args.data / 'none',
-                        '--folder', args.folder, '--emb_file', args.emb_file, '--jobs', 2)
-    # Nothing could be trained, and each failure is said
-    assert result.returncode == 1
-    assert result.stderr.count('exit status 1, see log.txt') == len(reproduce.TABLES['results'])
+def test_a_run_that_was_cut_off_goes_on(args, monkeypatch):
+    run = reproduce.Run('wnut17', 'the full model', epochs=2, seed=0)
+    train_epoch = train.train
+
+    def interrupt(*arguments):
+        # Ctrl-C in the second epoch
+        if arguments[-1] == 1:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(train, 'train', interrupt)
+    with pytest.raises(SystemExit, match='stopped in epoch 1; the same command goes on'):
+        perform(run, args)
+    assert not (run.folder(args) / 'scores.json').exists()
+    monkeypatch.setattr(train, 'train', train_epoch)
+    reproduce.perform(run, args)
+    assert json.loads((run.folder(args) / 'scores.json').read_text())['epochs'] == 2
 
 
-def test_baseline(args):
-    files = [args.data / 'wnut17' / f'{name}.txt' for name in ('train', 'val')]
-    result = run_script('tests/baseline.py', 'ner', *files)
-    assert result.returncode == 0, result.stderr
-    assert 'all tags: accuracy 1.0000, macro F1 1.0000' in result.stdout
+def test_a_table_from_the_command_line(args, monkeypatch, capfd):
+    # The first run is done already
+    runs = reproduce.TABLES['results'][:3]
+    runs[0].folder(args).mkdir(parents=True)
+    figures = dict.fromkeys(('precision', 'recall', 'F1', 'accuracy'), 0.5)
+    (runs[0].folder(args) / 'scores.json').write_text(json.dumps(
+        {'epochs': 25, 'seconds': 9, 'val': figures, 'test': figures}))
+    monkeypatch.setitem(reproduce.TABLES, 'results', runs)
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main(['results', '--data', str(args.data / 'none'), '--folder', str(args.folder),
+                        '--emb_file', str(args.emb_file), '--jobs', '2'])
+    # The others could not be trained, and each failure is said
+    output, errors = capfd.readouterr()
+    assert ended.value.code == 1
+    assert errors.count('exit status 1, see log.txt') == 2
+    for run in runs[1:]:
+        assert (run.folder(args) / 'log.txt').read_text().startswith('error: ')
+    assert '| wnut17 | the full model | 1 | 25 | 9 | 50.00 |' in output
+
+
+def test_baseline(args, capsys):
+    baseline.main('ner', *(args.data / 'wnut17' / f'{name}.txt' for name in ('train', 'val')))
+    assert 'all tags: accuracy 1.0000, macro F1 1.0000' in capsys.readouterr().out

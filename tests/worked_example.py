@@ -1,11 +1,50 @@
-"""The scores of `dunston checks in` that the tutorial works through, rows = previous tag."""
+"""The two worked examples, both of them of `dunston checks in`: today's, and that of 2018.
+
+In all matrices the rows are previous tags, the columns current tags.
+"""
 
 import torch
 
-TAG_MAP = {'<start>': 0, 'tag_1': 1, 'tag_2': 2, 'tag_3': 3, '<end>': 4}
+from models import CRF
+
 WORDS = ['dunston', 'checks', 'in']
-TAGS = ['tag_2', 'tag_3', 'tag_3']
 LENGTHS = torch.tensor([4])
+
+# --- Today's: is it the title of a film? B, I and O are short for the tags ---
+
+FILM_TAG_MAP = {'<start>': 0, 'B-FILM': 1, 'I-FILM': 2, 'O': 3, '<end>': 4}
+FILM_TAGS = ['B-FILM', 'I-FILM', 'I-FILM']
+
+# <start>, B, I, O, <end>
+EMISSIONS = torch.tensor([[
+    [-4.0,  1.0,  0.0,  2.0, -4.0],     # dunston
+    [-4.0, -1.0,  2.0,  0.0, -4.0],     # checks
+    [-4.0, -1.0,  1.0,  1.5, -4.0],     # in
+    [-4.0, -4.0, -4.0, -4.0,  0.0]]])   # <end>
+TRANSITIONS = torch.tensor([
+    [-4.0,  0.0, -4.0,  0.0, -4.0],     # after <start>
+    [-4.0, -4.0,  2.0,  0.0,  0.0],     # after B
+    [-4.0, -4.0,  1.0,  0.0,  0.0],     # after I
+    [-4.0,  0.0, -4.0,  1.0,  0.0],     # after O
+    [-4.0, -4.0, -4.0, -4.0, -4.0]])    # after <end>
+
+
+def crf_scores(emissions, transitions):
+    """What models.CRF makes of given emission scores, (N, L_w, m), and transitions, (m, m)."""
+    m = len(transitions)
+    crf = CRF(hidden_dim=m, tagset_size=m)
+    crf.load_state_dict({'emission.weight': torch.eye(m), 'emission.bias': torch.zeros(m),
+                         'transition': transitions})
+    return crf(emissions).detach()
+
+
+# (1, 4, 5, 5)
+FILM_SCORES = crf_scores(EMISSIONS, TRANSITIONS)
+
+# --- That of 2018 ---
+
+TAG_MAP = {'<start>': 0, 'tag_1': 1, 'tag_2': 2, 'tag_3': 3, '<end>': 4}
+TAGS = ['tag_2', 'tag_3', 'tag_3']
 
 # (1, 4, 5, 5)
 SCORES = torch.tensor([[

@@ -1,0 +1,34 @@
+"""The slow, sure way: every sequence of tags with its score, and which sequences are legal."""
+
+import itertools
+import re
+
+# What a whole sentence looks like, with a space after each tag
+LEGAL = {'iobes': r'(O |S-\S+ |B-(\S+) (I-\2 )*E-\2 )*',
+         'iob2': r'(O |B-(\S+) (I-\2 )*)*',
+         None: r'((?!<start> |<end> )\S+ )*'}
+
+
+def is_legal(names, scheme):
+    """Whether the names of a sentence's tags, without <start> and <end>, follow a scheme."""
+    return re.fullmatch(LEGAL[scheme], ''.join(f'{name} ' for name in names)) is not None
+
+
+def every_sequence(scores, length):
+    """(sequence, score) of every sequence for one sentence, (L_w, m, m), even if it is illegal.
+
+    A sequence has `length` tags, the last of them <end>; <start> is 0 and <end> is m - 1.
+    """
+    scores = scores.tolist()
+    m = len(scores[0])
+    for tags in itertools.product(range(m), repeat=length - 1):
+        path = [0, *tags, m - 1]
+        yield path[1:], sum(scores[t][path[t]][path[t + 1]] for t in range(length))
+
+
+def legal_sequences(scores, length, tag_map, scheme):
+    """Those of every_sequence that are legal."""
+    names = list(tag_map)
+    for sequence, score in every_sequence(scores, length):
+        if is_legal([names[tag] for tag in sequence[:-1]], scheme):
+            yield sequence, score
