@@ -92,9 +92,6 @@ def main(argv):
     args, checkpoint = parse_arguments(argv)
     rank, processes = join_processes(args)
     torch.manual_seed(args.seed)
-    # A GPU then multiplies matrices in TF32, which is several times as fast
-    torch.set_float32_matmul_precision('high')
-
     # Files: for each of them, the words and the tags of its sentences
     known_tags = checkpoint and checkpoint['tag_map']
     files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
@@ -127,9 +124,6 @@ def main(argv):
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
     model.to(args.device)
     optimizer = make_optimizer(model, args)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f'{len(corpora["train"][0]):,} sentences to learn from, {trained:,} parameters to train',
-          flush=True)
 
     # Loop, from the first epoch or from where the checkpoint stopped
     state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
@@ -207,6 +201,9 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
     scheme = args.tag_scheme if args.task == 'ner' else None
     vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
     trained = DistributedDataParallel(model) if dist.is_initialized() else model
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f'{len(train_loader.dataset):,} sentences to learn from, {parameters:,} parameters to '
+          'train', flush=True)
 
     while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
         epoch, began = state['epoch'], time.perf_counter()
@@ -217,8 +214,11 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
             train_loader, trained, vb_criterion, optimizer, args, epoch)
-        val_loss, scores = from_first_process(
-            validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args))
+        results = [validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args)]
+        if dist.is_initialized():
+            # All processes have the results of the first one, so that they stop together
+            dist.broadcast_object_list(results)
+        val_loss, scores = results[0]
         check_loss(mean_lm_loss + mean_vb_loss + val_loss, epoch)
 
         is_best = scores[args.criterion] > state['best_score']
@@ -377,12 +377,12 @@ def prepare_run(checkpoint, model, optimizer, state, args, rank):
                if name not in own and (folder / name).exists()]
         if old and rank == 0:
             newest = time.localtime(max(path.stat().st_mtime for path in old))
-            for path in old:
-                kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
-                if kept.exists():
-                    raise InputError(f'{kept}: expected no such file in the way of {path.name}')
-                path.rename(kept)
-                print(f'{path} is kept as {kept}')
+            kept = [Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}') for path in old]
+            for path in filter(Path.exists, kept):
+                raise InputError(f'{path}: expected no such file, since an older one is to be kept')
+            for path, kept_path in zip(old, kept):
+                path.rename(kept_path)
+                print(f'{path} is kept as {kept_path}')
     except OSError as error:
         raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
 
@@ -435,6 +435,8 @@ def say_how_to_continue(args, state):
 
 def join_processes(args):
     """Join the processes that torchrun started, if it did; this one's number, and how many."""
+    # A GPU then multiplies matrices in TF32, which is several times as fast
+    torch.set_float32_matmul_precision('high')
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         return 0, 1
     if args.device.startswith('cuda'):
@@ -444,14 +446,6 @@ def join_processes(args):
         # Only the first one prints
         sys.stdout = open(os.devnull, 'w')
     return dist.get_rank(), dist.get_world_size()
-
-
-def from_first_process(value):
-    """What the first process has, for all of them, so that all of them stop together."""
-    values = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(values)
-    return values[0]
 
 
 def leave_processes():

@@ -264,7 +264,7 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
         whose words keep their indices: all below it are words of the corpus.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
-    found, others = {}, array('f')
+    found, others, vector = {}, array('f'), None
     for word, vector in read_embeddings(emb_file):
         if word in word_map:
             # The first vector of a repeated word counts
@@ -273,16 +273,18 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
             new_map[word] = len(new_map)
             others.extend(vector)
 
+    if vector is None:
+        raise InputError(f'{emb_file}: expected word vectors, found none')
     in_corpus = torch.empty(lm_vocab_size, len(vector))
     init_embedding(in_corpus)
     for word, values in found.items():
         in_corpus[word_map[word]] = torch.tensor(values)
-    others = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
+    new_rows = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
 
     words, covered = word_map.keys() - SPECIAL_WORDS, found.keys() - SPECIAL_WORDS
     print(f'{emb_file} has vectors for {len(covered):,} of the {len(words):,} words of the corpus '
-          f'and for {len(others):,} other words')
-    return torch.cat((in_corpus, others)), new_map, lm_vocab_size
+          f'and for {len(new_rows):,} other words')
+    return torch.cat((in_corpus, new_rows)), new_map, lm_vocab_size
 
 
 def read_embeddings(emb_file):
@@ -299,7 +301,7 @@ def read_embeddings(emb_file):
         with gzip.open(emb_file) if str(emb_file).endswith('.gz') else open(emb_file, 'rb') as file:
             for number, row in enumerate(file, start=1):
                 # bytes.split keeps no-break spaces, which belong to words
-                fields = row.removeprefix(codecs.BOM_UTF8).split()
+                fields = (row.removeprefix(codecs.BOM_UTF8) if number == 1 else row).split()
                 if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
                     dim = int(fields[1])
                 elif fields:
@@ -307,8 +309,6 @@ def read_embeddings(emb_file):
                     yield parse_vector(fields, dim, f'{emb_file}, line {number}')
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f'{emb_file}: cannot be read: {error}') from None
-    if dim is None:
-        raise InputError(f'{emb_file}: expected word vectors, found an empty file')
 
 
 def parse_vector(fields, dim, where):
@@ -335,7 +335,8 @@ def score_task(gold, predicted, task):
         return score_tags(gold, predicted)
     tags = score_tags([convert_tags(sentence, 'iob2') for sentence in gold],
                       [convert_tags(sentence, 'iob2') for sentence in predicted])
-    return {**tags, **score_entities(gold, predicted)}
+    entities = score_entities(gold, predicted)
+    return {'macro_f1': tags['macro_f1'], **entities, 'accuracy': tags['accuracy']}
 
 
 def score_tags(gold, predicted):

@@ -257,7 +257,7 @@ def test_load_embeddings_without_expansion_and_with_case(tmp_path):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('', ': expected word vectors, found an empty file'),
+    ('', ': expected word vectors, found none'),
     ('2 2\n', ': expected word vectors, found'),
     ('a 1 2\nb 1\n', ", line 2: expected a word in UTF-8 and 2 numbers, found 2 fields: b'b 1"),
     ('a 1 2\nb 1.5 2 3\n', ', line 2: expected a word in UTF-8 and 2 numbers, found 4 fields'),
