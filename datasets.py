@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, Sampler
 class Batch(NamedTuple):
     """The eight LongTensors of N sentences.
 
-    L_w counts the words of the longest sentence and its <end>; L_c its characters, the space after
-    each word, and <end>. Shorter sentences are filled up with 0: the pads.
+    L_w is the largest number of words, with <end>; L_c the largest number of characters, with a
+    space after each word and <end>. Shorter sentences are filled up with 0: the pads.
     """
 
     wmaps: torch.Tensor                 # (N, L_w) words
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
         return Batch(*trimmed, self.wmap_lengths, self.cmap_lengths)
 
     def to(self, device):
-        """Move the tensors to a device, except the lengths: trimming and packing need them here."""
+        """Move all but the two lengths: trimming and packing need those on the CPU."""
         moved = [None if tensor is None else tensor.to(device) for tensor in self[:6]]
         return Batch(*moved, self.wmap_lengths, self.cmap_lengths)
 
@@ -55,9 +55,10 @@ class WCDataset(Dataset):
         return len(self.sentences.wmap_lengths)
 
     def __getitem__(self, i):
-        """Get a trimmed Batch, for a list of N numbers, or sentence i, for a single number.
+        """Get a trimmed Batch, for a list of N indices, or one sentence, for a single index.
 
-        The fields of a single sentence lack the dimension N, and they keep their pads.
+        The sampler gives lists, so a DataLoader has no batches to make: batch_size=None. The fields
+        of a single sentence lack the dimension N, and they keep their pads.
         """
         chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
         return chosen.trim() if isinstance(i, list) else chosen
@@ -87,7 +88,7 @@ class SimilarLengthSampler(Sampler):
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        # A stable sort keeps the order of equals: random, then by characters, then by words
+        # Stable sorts, the least important first: by words, equals by characters, then at random
         order = torch.randperm(len(self.wmap_lengths), generator=generator)
         order = order[self.cmap_lengths[order].argsort(stable=True)]
         order = order[self.wmap_lengths[order].argsort(stable=True)]

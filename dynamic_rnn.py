@@ -1,4 +1,4 @@
-"""What packing a padded sequence does, shown by running it.
+"""What packing padded sequences does, shown by running it.
 
     python dynamic_rnn.py
 
@@ -21,7 +21,7 @@ def say(text, value=None):
 
 
 def difference(lstm, inputs, lengths):
-    """How far an LSTM's outputs at the words differ between a padded and a packed batch."""
+    """An LSTM's outputs at the words, (words, size), padded against packed: how far they differ."""
     on_padded, _ = lstm(inputs)
     packed = pack_padded_sequence(inputs, lengths, batch_first=True)
     on_packed, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
@@ -39,14 +39,14 @@ def main():
     pads = int((padded == 0).sum())
     assert pads == padded.numel() - lengths.sum()
     say('Padding: a row for each sentence, a number for each word, 0 where there is none.', padded)
-    say(f'{pads} of {padded.numel()} places are pads. An LSTM that reads them works for nothing.')
+    say(f'{pads} of {padded.numel()} places are pads. An LSTM that reads them wastes its time.')
 
     packed = pack_padded_sequence(padded, lengths, batch_first=True)
     columns = [padded[:size, t] for t, size in enumerate(packed.batch_sizes)]
     assert torch.equal(packed.data, torch.cat(columns))
     say('Packing: the columns one after the other, without their pads. The rows are sorted, the '
-        'longest first, so those that continue at a step are always the first.', packed.data)
-    say('The effective batch size N_t: the number of sentences that have a word at step t.',
+        'longest first, so the sentences still running at a step are the top rows.', packed.data)
+    say('The effective batch size: the number of sentences that have a word at each step.',
         packed.batch_sizes)
 
     again, lengths_again = pad_packed_sequence(packed, batch_first=True)
@@ -69,7 +69,7 @@ def main():
 
     # The first 3 of 6 outputs are those from left to right
     both = difference(nn.LSTM(4, 3, batch_first=True, bidirectional=True), embed(padded), lengths)
-    assert both[:, :3].max() < 1e-6 < 1e-2 < both[:, 3:].max()
+    assert both[:, :3].max() < 1e-6 and both[:, 3:].max() > 1e-2
     say('In a bidirectional LSTM the half from right to left meets the pads first (largest '
         f'difference {both[:, 3:].max():.2f}; the other half: {both[:, :3].max():.0e}). This is '
         'why our word LSTM packs its input, unless all sentences have the same length.')

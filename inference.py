@@ -32,13 +32,13 @@ class ViterbiDecoder(nn.Module):
     def __init__(self, tag_map, scheme=None):
         super().__init__()
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
-        legal = [[may_follow(current, previous, scheme) for current in tag_map]
+        # (m, m), previous tags in rows and current tags in columns, as in the scores
+        legal = [[may_follow(previous, current, scheme) for current in tag_map]
                  for previous in tag_map]
-        # (m, m), for a row of previous and a column of current tags, as in the scores
         self.register_buffer('mask', torch.where(torch.tensor(legal), 0.0, IMPOSSIBLE))
         # (m,), which tags continue an entity
-        continues = torch.tensor([name.startswith(('I-', 'E-')) for name in tag_map])
-        self.register_buffer('continues', continues & (scheme is not None))
+        continues = [scheme is not None and name[:2] in ('I-', 'E-') for name in tag_map]
+        self.register_buffer('continues', torch.tensor(continues))
 
     def decode(self, scores, lengths):
         """Find the best sequence of tags that is legal (the Viterbi algorithm).
@@ -47,16 +47,15 @@ class ViterbiDecoder(nn.Module):
             scores, lengths: from the CRF, (N, L_w, m, m); numbers of words, with <end>, (N,).
 
         Returns:
-            (N, L_w) LongTensor of tags, <end> at the last word and at the pads.
+            (N, L_w) LongTensor of tags, <end> at a sentence's last place and at the pads.
         """
         _, backpointers = self.trellis(scores + self.mask, lengths)
-        # The last tag is <end>. Trace back, from each tag to the one before it: I, I, B
-        # (N,)
+        # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
         tag = torch.full_like(backpointers[0][:, 0], self.end)
         tags = [tag]
         for t in range(scores.size(1) - 1, 0, -1):
             previous = backpointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
-            # Before a pad stands <end>
+            # At the pads, stay at <end>
             tag = torch.where((t < lengths).to(tag.device), previous, tag)
             tags.append(tag)
         return torch.stack(tags[::-1], dim=1)
@@ -64,26 +63,26 @@ class ViterbiDecoder(nn.Module):
     def trellis(self, scores, lengths):
         """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
 
-        It masks nothing. For each word there are the cumulative scores (N, m) of the best sequences
-        that end in each tag, and the backpointers (N, m), the previous tags in these.
+        Returns two lists with, for each word, the cumulative scores (N, m) of the best sequences
+        that end in each tag, and the backpointers (N, m), the previous tags in these. It rules
+        nothing out: decode adds the mask to the scores before.
         """
-        # (N, L_w)
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
-        # The tag before the first word is <start>
-        # (N, m)
+        # The tag before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
         for t in range(1, scores.size(1)):
-            # The current tag of the last step is the previous tag of this one: row becomes column
+            # The current tag of the step before is now the previous tag: it moves to dimension 1
             # (N, m, 1) + (N, m, m) -> (N, m)
             longer, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
+            # A sentence that is over keeps its scores
             cumulative = torch.where(inside[:, t].unsqueeze(1), longer, cumulative)
             steps.append(cumulative)
             backpointers.append(previous)
         return steps, backpointers
 
     def marginals(self, scores, lengths):
-        """P(tag at word | sentence) over legal sequences, (N, L_w, m), in double precision."""
+        """P(tag at word), over legal sequences, (N, L_w, m), in double; no meaning at the pads."""
         forward, backward, log_z = self.forward_backward(scores, lengths)
         return (forward + backward - log_z[:, None, None]).exp()
 
@@ -99,40 +98,42 @@ class ViterbiDecoder(nn.Module):
         forward = [scores[:, 0, self.start]]
         for t in range(1, scores.size(1)):
             forward.append(log_sum_exp(forward[-1].unsqueeze(2) + scores[:, t], dim=1))
-        # Nothing continues from the last word, whose tag is <end>
+        # The last tag is <end>, and nothing continues from there: (N, m)
         last = torch.full_like(forward[0], IMPOSSIBLE)
         last[:, self.end] = 0
         backward = [last]
         for t in range(scores.size(1) - 1, 0, -1):
+            # (N, m, m) + (N, 1, m) -> (N, m), now over the current tags
             longer = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
             backward.append(torch.where(inside[:, t].unsqueeze(1), longer, last))
-        forward, backward = torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1)
-        return forward, backward, log_sum_exp(forward[:, 0] + backward[:, 0], dim=1)
+        log_z = log_sum_exp(forward[0] + backward[-1], dim=1)
+        return torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1), log_z
 
     def entity_probabilities(self, scores, lengths, tags, entities):
         """The probability of each entity: that of all legal sequences with exactly this entity.
 
-        The tags are from decode, (N, L_w); find_entities finds the entities of each sentence in
-        them, lists of (type, first word, last word + 1). For each of these comes a list of floats.
+        The tags are from decode, (N, L_w); the entities are, for each sentence, what find_entities
+        finds in them. Returns a list of floats for each sentence.
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
         probabilities = []
         for n, sentence_entities in enumerate(entities):
             found = []
-            for _, first, end in sentence_entities:
-                path = tags[n, first:end]
+            for _, first, stop in sentence_entities:
+                path = tags[n, first:stop]
                 # Up to its first tag, along its tags, and on to any tag that does not continue it
-                inside = scores[n, range(first + 1, end), path[:-1], path[1:]].sum()
-                after = scores[n, end, path[-1]] + backward[n, end] + IMPOSSIBLE * self.continues
-                log_p = forward[n, first, path[0]] + inside + log_sum_exp(after, dim=0) - log_z[n]
+                along = scores[n, torch.arange(first + 1, stop), path[:-1], path[1:]].sum()
+                after = scores[n, stop, path[-1]] + backward[n, stop]
+                after = after.masked_fill(self.continues, IMPOSSIBLE)
+                log_p = forward[n, first, path[0]] + along + log_sum_exp(after, dim=0) - log_z[n]
                 found.append(log_p.exp().item())
             probabilities.append(found)
         return probabilities
 
 
-def may_follow(current, previous, scheme):
-    """Whether a tag may follow another in a scheme, 'iobes', 'iob2' or None."""
+def may_follow(previous, current, scheme):
+    """Whether the current tag may follow the previous one; scheme is 'iobes', 'iob2' or None."""
     if current == '<start>' or previous == '<end>':
         return False
     if scheme is None:
@@ -276,8 +277,7 @@ def load_tagger(path, device='cpu'):
     checkpoint = load_checkpoint(path, device)
     model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
     model.load_state_dict(checkpoint['model'])
-    maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
-    return Tagger(model, maps, checkpoint['arguments'], device)
+    return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device)
 
 
 @torch.inference_mode()
@@ -305,15 +305,17 @@ def explain(tagger, text, most=5):
     return '\n'.join(lines)
 
 
-def evaluate(tagger, files, tag_column=None):
-    """Score a tagger on labeled files, as train.py does at its end."""
+def evaluate(tagger, files, tag_column=None, examples=0):
+    """Score a tagger on labeled files, and show how it tags the first sentences of each."""
     scheme = tagger.arguments['tag_scheme']
     column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     for file in files:
         words, tags = read_corpus(file, tagger.task, column, scheme, tagger.maps['tag_map'])
-        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
+        tagged = list(tagger.tag(words))
         print(f'{file}:')
-        print_scores(score_task(tags, predicted, tagger.task))
+        print_scores(score_task(tags, [sentence['tags'] for sentence in tagged], tagger.task))
+        for sentence in tagged[:examples]:
+            print(inline(sentence, tagger.task))
 
 
 # --- The command line ---

@@ -5,7 +5,8 @@
     loss = loss + lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
 
 In the shapes, N is the number of sentences, L_w and L_c are the padded numbers of words and of
-characters, m is the number of tags. In the example, `dunston checks in` is the title of a film.
+characters, m is the number of tags, <start> and <end> among them. The example, `dunston checks in`,
+is the title of a film.
 """
 
 import torch
@@ -17,9 +18,9 @@ from utils import init_embedding, log_sum_exp
 
 
 class Highway(nn.Module):
-    """Highway network (Srivastava et al., 2015): a gate lets a part of the input pass unchanged.
+    """Highway network (Srivastava et al., 2015): a gate mixes the input with a transform of it.
 
-    The output has the size of the input, with which it is mixed. Dropout is between the layers.
+    Dropout is between the layers.
     """
 
     def __init__(self, size, num_layers=1, dropout=0.5):
@@ -64,15 +65,15 @@ class LM_LSTM_CRF(nn.Module):
     """A word BLSTM and a CRF that share character LSTMs with two language models (paper: 3).
 
     Args:
-        tagset_size, charset_size, vocab_size: numbers of tags (m), characters and words, which are
-            those of the maps.
+        tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
         char_emb_dim, char_rnn_dim, char_rnn_layers: sizes of the character embeddings and LSTMs.
         word_emb_dim, word_rnn_dim, word_rnn_layers: sizes of the word embeddings and of the BLSTM,
-            whose output has word_rnn_dim / 2 from each direction.
+            whose two directions have word_rnn_dim // 2 outputs each.
         dropout, highway_layers: a probability, and the number of layers of each highway network.
-        language_models, characters, crf: (a) is without language models, (b) without characters
-            either, (c) without a CRF either: its transition scores stay at zero.
+        language_models, characters, crf: False leaves the part out. The tutorial's configurations
+            are (a) no language models, (b) no characters either, (c) no CRF either, which means
+            that the transition scores stay at 0, so that the loss is a softmax at each word.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
@@ -135,18 +136,17 @@ class LM_LSTM_CRF(nn.Module):
             # Characters: the states at [7, 14, 17, 18] have read 'dunston ', 'dunston checks ' ...;
             # those at [17, 9, 2, 18] have read 'ni skcehc notsnud ', 'ni skcehc ' ...
             # (N, L_w, char_rnn_dim)
-            forward = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
-            backward = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
+            states_f = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
+            states_b = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
 
-            # Language models: from the same states, the next word and the previous word
+            # Language models: the next and the previous word, from the same states
             # (N, L_w, lm_vocab_size)
             if self.training and self.language_models:
-                lm_f_scores = self.predict_words(forward, self.forw_lm_hw, self.forw_lm_out)
-                lm_b_scores = self.predict_words(backward, self.back_lm_hw, self.back_lm_out)
+                lm_f_scores = self.predict_words(states_f, self.forw_lm_hw, self.forw_lm_out)
+                lm_b_scores = self.predict_words(states_b, self.back_lm_hw, self.back_lm_out)
 
-            # Sub-word features
-            # (N, L_w, 2 * char_rnn_dim) -> (N, L_w, word_emb_dim + 2 * char_rnn_dim)
-            subword = self.subword_hw(self.dropout(torch.cat((forward, backward), dim=2)))
+            # Sub-word features join the words: (N, L_w, word_emb_dim + 2 * char_rnn_dim)
+            subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
 
         # The word BLSTM puts each word into its context: (N, L_w, word_rnn_dim)
@@ -158,8 +158,8 @@ class LM_LSTM_CRF(nn.Module):
     def read_chars(self, lstm, cmaps, cmarkers):
         """Run a character LSTM over (N, L_c) and take its states at the markers, (N, L_w).
 
-        It runs over the pads, too. They do no harm, since they come after the last marker, where
-        an LSTM that reads from left to right has not been yet; and packing takes longer.
+        It reads the pads, too, since packing would be slower. They do no harm: both LSTMs run from
+        left to right (one of them over reversed text) and meet the pads after the last marker.
         """
         # (N, L_c, char_rnn_dim)
         states, _ = lstm(self.dropout(self.char_embeds(cmaps)))
@@ -188,10 +188,11 @@ class LM_LSTM_CRF(nn.Module):
 
 
 class ViterbiLoss(nn.Module):
-    """Negative log likelihood of the gold tags under a CRF (paper, equations 3 and 4).
+    """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
 
-    log Z sums over all sequences of tags from <start> to <end>; the forward algorithm finds it word
-    by word. (The name is the 2018 tutorial's; Viterbi's algorithm has no part in it.)
+    A sequence's score is the sum of its scores[n, t, previous, current]. Z is the sum of exp(score)
+    over all sequences of tags from <start> to <end>, those that make no sense among them: that
+    these are improbable is to be learned. (In spite of the name, Viterbi's algorithm is not used.)
     """
 
     def __init__(self, tag_map):
@@ -206,28 +207,27 @@ class ViterbiLoss(nn.Module):
             targets: gold tags as cells of the scores, previous * m + current, (N, L_w).
             lengths: numbers of words, with <end>, (N,).
         """
-        # Which places hold a word or <end>, and not a pad
-        # (N, L_w)
+        # Which places hold a word or <end>, and not a pad: (N, L_w)
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
 
-        # The gold sequence: 1 + 4 + 2 + 0 = 7
+        # The gold sequence, the sum of its cells: 1 + 4 + 2 + 0 = 7 in the tutorial's example
         # (N, L_w, m, m) -> (N, L_w, m * m) -> (N, L_w) -> (N,)
-        gold_scores = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
-        gold_score = gold_scores.masked_fill(~inside, 0).sum(dim=1)
+        cells = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
+        gold_score = cells.masked_fill(~inside, 0).sum(dim=1)
 
-        # All sequences: cumulative[n, j] is the log-sum-exp of those that end in tag j so far
-        # The tag before the first word is <start>
-        # (N, m)
+        # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
+        # of those that end in tag j so far. The tag before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         for t in range(1, scores.size(1)):
-            # The current tag of the last step is the previous tag of this one: row becomes column
+            # The current tag of the step before is now the previous tag: it moves to dimension 1
             # (N, m, 1) + (N, m, m) -> (N, m)
             longer = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
+            # A sentence that is over keeps its sums
             cumulative = torch.where(inside[:, t].unsqueeze(1), longer, cumulative)
-        # The tag of the last word is <end>
+        # The last tag is <end>
         log_z = cumulative[:, self.end]
 
-        # 7.6657 - 7
+        # 7.6657 - 7 = 0.6657 in the example
         return (log_z - gold_score).mean()
 
 
@@ -235,19 +235,19 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word.
 
     The forward model predicts the next word: dunston -> checks, checks -> in, in -> <end>. The
-    backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>.
+    backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>,
+    which is the end of its reading.
 
-    The words, (N, L_w), are <unk> to them from lm_vocab_size on. Both results are (N, L_w) and, at
-    <end> and at the pads, -100, which the loss ignores.
+    Words from lm_vocab_size on have a vector but do not occur in training: as targets they are
+    <unk>. Both results are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """
-    # <end> and <unk> are the last two of these words
-    end, unk = lm_vocab_size - 2, lm_vocab_size - 1
-    words = torch.where(wmaps < lm_vocab_size, wmaps, unk)
+    # The words of the corpus end with <end> and <unk>; those of the embedding file follow
+    end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1
+    words = torch.where(wmaps < lm_vocab_size, wmaps, unknown_word)
     # dunston checks in <end> -> checks in <end> <pad> and <end> dunston checks in
     following = nn.functional.pad(words[:, 1:], (0, 1))
-    preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end)
-    no_target = torch.arange(wmaps.size(1)) >= wmap_lengths.unsqueeze(1) - 1
-    no_target = no_target.to(wmaps.device)
+    preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end_word)
+    no_target = (torch.arange(wmaps.size(1)) >= wmap_lengths.unsqueeze(1) - 1).to(wmaps.device)
     return following.masked_fill(no_target, -100), preceding.masked_fill(no_target, -100)
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import SimilarLengthSampler, WCDataset
-from inference import ViterbiDecoder, evaluate, inline, load_tagger, name_tags
+from inference import ViterbiDecoder, evaluate, load_tagger, name_tags
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
                    clip_gradient, create_input_tensors, create_maps, devices, find_entities,
@@ -47,7 +47,7 @@ def add_arguments(parser):
     add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
     add('--val_file', help='CoNLL file that says when to stop (default: the one in data/sample)')
     add('--test_file', help='CoNLL file to score at the end (default: the one in data/sample)')
-    add('--emb_file', help='word vectors, as of GloVe or word2vec, in text format, plain or .gz')
+    add('--emb_file', help='word vectors, such as GloVe or word2vec, in text format, plain or .gz')
     add('--min_word_freq', type=count, default=5, help='rarer words are <unk>')
     add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
     add('--caseless', default=True, help='look words up in lower case', **switch)
@@ -69,17 +69,17 @@ def add_arguments(parser):
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
 
     add = parser.add_argument_group('training').add_argument
-    add('--epochs', type=count, default=200, help='at most so many')
-    add('--batch_size', type=count, default=10, help='sentences in a step, of each process')
+    add('--epochs', type=count, default=200, help='largest number of epochs')
+    add('--batch_size', type=count, default=10, help='sentences in a step of each process')
     add('--lr', type=amount, default=0.03, help='learning rate of the first epoch')
     add('--lr_decay', type=amount, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
     add('--momentum', type=share, default=0.9, help='of stochastic gradient descent')
     add('--grad_clip', type=amount, default=5.0, help='largest absolute value of a gradient')
     add('--lm_weight', type=amount, default=1.0, help="weight of the language models' losses")
-    add('--patience', type=count, default=10, help='epochs without a better score to stop at')
+    add('--patience', type=count, default=10, help='epochs without a better score before it stops')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
         help='score that says which epoch is best')
-    add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='of all that is random')
+    add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of all random numbers')
 
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to continue from')
@@ -93,7 +93,7 @@ def main(argv):
     rank, processes = join_processes(args)
     torch.manual_seed(args.seed)
     # Files: for each of them, the words and the tags of its sentences
-    known_tags = checkpoint and checkpoint['tag_map']
+    known_tags = None if checkpoint is None else checkpoint['maps']['tag_map']
     files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
     corpora = {name: read_corpus(file, args.task, args.tag_column, args.tag_scheme, known_tags)
                for name, file in files.items() if file is not None}
@@ -102,14 +102,14 @@ def main(argv):
     if checkpoint is None:
         maps, lm_vocab_size, embeddings = make_maps(corpora, args)
     else:
-        maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
-        lm_vocab_size, embeddings = checkpoint['model_arguments']['lm_vocab_size'], None
+        maps, embeddings = checkpoint['maps'], None
+        lm_vocab_size = checkpoint['model_arguments']['lm_vocab_size']
 
     # Tensors, in batches of sentences of similar length
     train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed, rank, processes)
     val_loader = make_loader(*corpora['val'], maps, batch_size=32)
 
-    # Model
+    # Model; of a checkpoint, parse_arguments has taken over the sizes
     model_arguments = dict(
         tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
         char_emb_dim=args.char_emb_dim, char_rnn_dim=args.char_rnn_dim,
@@ -132,9 +132,12 @@ def main(argv):
     try:
         train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank)
     except KeyboardInterrupt:
+        # What was learned until then is tested all the same
         say_how_to_continue(args, state)
-    if args.test_file is not None and rank == 0:
-        score_test_file(args, corpora['test'][0])
+    best_checkpoint = Path(args.output_dir) / BEST_CHECKPOINT
+    if args.test_file is not None and rank == 0 and best_checkpoint.exists():
+        print(f'tagged by {best_checkpoint}:')
+        evaluate(load_tagger(best_checkpoint, args.device), [args.test_file], examples=2)
     leave_processes()
 
 
@@ -142,7 +145,7 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
     """Train for an epoch; returns the mean losses of the language models (or 0) and of the CRF."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    # A bar appears on terminals alone
+    # The bar appears only on a terminal
     progress = tqdm(train_loader, f'epoch {epoch}', leave=False, disable=None, file=sys.stdout)
     for step, batch in enumerate(progress):
         batch = batch.to(args.device)
@@ -150,14 +153,14 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
         # Forward
         crf_scores, lm_f_scores, lm_b_scores = model(**batch._asdict())
 
-        # Losses: that of the CRF, which is the goal, and those of the language models
-        loss = vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
-        vb_losses.update(vb_loss.detach(), len(batch.wmaps))
+        # The total loss: that of the CRF, which is the goal, and those of the language models
+        loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
+        vb_losses.update(loss.detach(), len(batch.wmaps))
         if lm_f_scores is not None:
-            both_lm_losses = lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
-            loss = vb_loss + args.lm_weight * both_lm_losses
+            sum_of_two = lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
+            loss = loss + args.lm_weight * sum_of_two
             # Something is predicted at each word, but nothing at <end>
-            lm_losses.update(both_lm_losses.detach(), int((batch.wmap_lengths - 1).sum()))
+            lm_losses.update(sum_of_two.detach(), int((batch.wmap_lengths - 1).sum()))
 
         # Backward, clip, step
         optimizer.zero_grad()
@@ -188,6 +191,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
         # The current tag of a cell, which is previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
     scores = score_task(gold, predicted, args.task)
+    # The table of all tags is for the end
     del scores['rows']
     return float(vb_losses.avg), scores
 
@@ -195,12 +199,12 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
 def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank):
     """Train until the validation score has not improved for --patience epochs, or for --epochs.
 
-    The state, which is kept up to date, is what a checkpoint holds beside model, optimizer, maps.
+    The state, which is kept up to date, is what a checkpoint holds besides model, optimizer, maps.
     """
     tag_map = maps['tag_map']
     scheme = args.tag_scheme if args.task == 'ner' else None
     vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
-    trained = DistributedDataParallel(model) if dist.is_initialized() else model
+    parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f'{len(train_loader.dataset):,} sentences to learn from, {parameters:,} parameters to '
           'train', flush=True)
@@ -209,16 +213,17 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
         epoch, began = state['epoch'], time.perf_counter()
         lr = args.lr / (1 + args.lr_decay * epoch)
         adjust_learning_rate(optimizer, lr)
-        # An epoch's random numbers are the same when training continues with it; a process's differ
+        # A continued run repeats an epoch's random numbers; each process has its own
         torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
-            train_loader, trained, vb_criterion, optimizer, args, epoch)
+            train_loader, parallel_model, vb_criterion, optimizer, args, epoch)
         results = [validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args)]
         if dist.is_initialized():
             # All processes have the results of the first one, so that they stop together
             dist.broadcast_object_list(results)
         val_loss, scores = results[0]
+        # A sum is finite only if all its parts are
         check_loss(mean_lm_loss + mean_vb_loss + val_loss, epoch)
 
         is_best = scores[args.criterion] > state['best_score']
@@ -296,17 +301,6 @@ def check_loss(loss, epoch):
     if not math.isfinite(loss):
         raise InputError(f'epoch {epoch}: the loss is {loss}; try a smaller --lr or --grad_clip '
                          '(checkpoints of earlier epochs are as they were)')
-
-
-def score_test_file(args, words):
-    """Score the best checkpoint on the test file and show how it tags two sentences of it."""
-    path = Path(args.output_dir) / BEST_CHECKPOINT
-    if path.exists():
-        print(f'tagged by {path}:')
-        tagger = load_tagger(path, args.device)
-        evaluate(tagger, [args.test_file])
-        for tagged in tagger.tag(words[:2]):
-            print(inline(tagged, args.task))
 
 
 # --- Arguments ---

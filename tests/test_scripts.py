@@ -90,9 +90,9 @@ def test_log(trained):
 def test_checkpoint_loads_safely_and_knows_its_maps(trained):
     checkpoint = torch.load(trained / BEST, weights_only=True)
     assert set(checkpoint) == {
-        'format', 'model', 'optimizer', 'word_map', 'char_map', 'tag_map', 'epoch', 'best_score',
+        'format', 'model', 'optimizer', 'maps', 'epoch', 'best_score',
         'epochs_since_improvement', 'log', 'arguments', 'model_arguments'}
-    assert checkpoint['word_map'].split('\n')[0] == '<pad>'
+    assert checkpoint['maps']['word_map'].split('\n')[0] == '<pad>'
     tagger = load_tagger(trained / BEST)
     assert set(tagger.maps['tag_map']) == {
         '<start>', '<end>', 'O', *(f'{p}-{t}' for p in 'BIES' for t in ('PER', 'LOC'))}
@@ -174,7 +174,7 @@ def test_a_loss_that_is_no_number_stops_training(people, tmp_path):
 def test_train_and_validate_from_python(trained, people):
     args, _ = train.parse_arguments([str(x) for x in people])
     checkpoint = load_checkpoint(trained / BEST, 'cpu')
-    maps = {name: checkpoint[name] for name in ('word_map', 'char_map', 'tag_map')}
+    maps = checkpoint['maps']
     torch.manual_seed(0)
     model = LM_LSTM_CRF(**checkpoint['model_arguments'])
     words, tags = read_corpus(trained / 'data.txt', 'ner', 3, 'iobes')
