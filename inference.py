@@ -17,7 +17,7 @@ from tqdm import tqdm
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, convert_tags, create_input_tensors, devices,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
-                   run_main, score_task, word_spans)
+                   run_main, score_task, word_starts)
 
 # Added to the score of an impossible transition; minus infinity would make gradients NaN
 IMPOSSIBLE = -1e6
@@ -205,16 +205,14 @@ class Tagger:
         sentences = iter(sentences)
         while window := list(islice(sentences, at_once)):
             texts = [x if isinstance(x, str) else ' '.join(x) for x in window]
-            spans = [[word.span() for word in self.token.finditer(x)] if isinstance(x, str)
-                     else word_spans(x) for x in window]
-            words = [[text[left:right] for left, right in text_spans]
-                     for text, text_spans in zip(texts, spans)]
-            tagged = self.tag_words(words, probabilities)
-            for text, text_spans, tokens, (tags, p_tags, p_entities) in zip(
-                    texts, spans, words, tagged):
+            places = [[word.start() for word in self.token.finditer(x)] if isinstance(x, str)
+                      else word_starts(x) for x in window]
+            words = [self.token.findall(x) if isinstance(x, str) else x for x in window]
+            for text, starts, tokens, (tags, p_tags, p_entities) in zip(
+                    texts, places, words, self.tag_words(words, probabilities)):
                 sentence = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
                 for name, first, end in find_entities(tags) if self.task == 'ner' else []:
-                    left, right = text_spans[first][0], text_spans[end - 1][1]
+                    left, right = starts[first], starts[end - 1] + len(tokens[end - 1])
                     sentence['entities'].append(
                         {'type': name, 'text': text[left:right], 'start': left, 'end': right})
                 if probabilities:

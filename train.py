@@ -372,8 +372,9 @@ def prepare_run(checkpoint, model, optimizer, state, args, rank):
         if old and rank == 0:
             newest = time.localtime(max(path.stat().st_mtime for path in old))
             kept = [Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}') for path in old]
-            for path in filter(Path.exists, kept):
-                raise InputError(f'{path}: expected no such file, since an older one is to be kept')
+            for path in kept:
+                if path.exists():
+                    raise InputError(f'{path}: expected no such file, found one in the way')
             for path, kept_path in zip(old, kept):
                 path.rename(kept_path)
                 print(f'{path} is kept as {kept_path}')

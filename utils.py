@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from array import array
 from collections import Counter
-from itertools import chain, count, pairwise
+from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +81,13 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
         cmaps_f.append(chars + [char_map[' '], char_map['<end>']])
         cmaps_b.append(chars[::-1] + [char_map[' '], char_map['<end>']])
 
-        # Words begin at 0, 8, 15, and the spaces after them are at 7, 14, 17, the last one not in
-        # the text itself; <end> follows: [7, 14, 17, 18]
-        spans, end_place = word_spans(sentence), len(text) + 1
-        cmarkers_f.append([right for _, right in spans] + [end_place])
-        # Read backward, what was at 0 is the last of 17 characters, at 16, and a space follows. In
-        # the order of the words: [17, 9, 2, 18]
-        cmarkers_b.append([len(text) - left for left, _ in spans] + [end_place])
+        # The words begin at 0, 8, 15, and <end> is at 18. The space after a word is right before
+        # the next word: [7, 14, 17, 18]
+        *starts, end_place = word_starts(sentence)
+        cmarkers_f.append([start - 1 for start in starts[1:]] + [end_place - 1, end_place])
+        # Read backward, a word that begins at 0 ends as the last of 17 characters, and the space
+        # after it is at 17. In the order of the words: [17, 9, 2, 18]
+        cmarkers_b.append([len(text) - start for start in starts] + [end_place])
 
         # <start>, B, I, I, <end> are the cells (0, 1), (1, 2), (2, 2), (2, 4) of a matrix with
         # 5 columns, whose places are previous * 5 + current: [1, 7, 12, 14]
@@ -111,19 +111,17 @@ def word_index(word, word_map):
     return word_map['<unk>']
 
 
-def word_spans(words):
-    """Where words begin and end in the text that they make with single spaces between them."""
-    spans, left = [], 0
-    for word in words:
-        spans.append((left, left + len(word)))
-        left += len(word) + 1
-    return spans
+def word_starts(words):
+    """Where words begin in the text that they make with a space after each, and where it ends."""
+    return list(accumulate((len(word) + 1 for word in words), initial=0))
 
 
 def pad(rows):
     """Fill lists of int up with 0 to the longest: an (N, L) LongTensor."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
+    for padded_row, row in zip(padded, rows):
+        padded_row[:len(row)] = row
+    return torch.from_numpy(padded)
 
 
 # --- CoNLL files ---
