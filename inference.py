@@ -387,8 +387,6 @@ def parse_arguments(argv):
 
 def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
-    # A GPU then multiplies matrices in TF32, which is several times as fast
-    torch.set_float32_matmul_precision('high')
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
     if args.tokenized:

@@ -92,6 +92,7 @@ def main(argv):
     args, checkpoint = parse_arguments(argv)
     rank, processes = join_processes(args)
     torch.manual_seed(args.seed)
+
     # Files: for each of them, the words and the tags of its sentences
     known_tags = None if checkpoint is None else checkpoint['maps']['tag_map']
     files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
@@ -122,8 +123,7 @@ def main(argv):
     if embeddings is not None:
         model.init_word_embeddings(embeddings)
     model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
-    model.to(args.device)
-    optimizer = make_optimizer(model, args)
+    optimizer = make_optimizer(model.to(args.device), args)
 
     # Loop, from the first epoch or from where the checkpoint stopped
     state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
@@ -145,8 +145,7 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
     """Train for an epoch; returns the mean losses of the language models (or 0) and of the CRF."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    # The bar appears only on a terminal
-    progress = tqdm(train_loader, f'epoch {epoch}', leave=False, disable=None, file=sys.stdout)
+    progress = show_progress(train_loader, f'epoch {epoch}')
     for step, batch in enumerate(progress):
         batch = batch.to(args.device)
 
@@ -180,7 +179,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
     """Find a model's mean Viterbi loss and its scores, by name."""
     model.eval()
     vb_losses, gold, predicted = AverageMeter(), [], []
-    for batch in tqdm(val_loader, 'validation', leave=False, disable=None, file=sys.stdout):
+    for batch in show_progress(val_loader, 'validation'):
         batch = batch.to(args.device)
         crf_scores, _, _ = model(**batch._asdict())
         vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
@@ -294,6 +293,12 @@ def make_optimizer(model, args):
     if words.requires_grad:
         groups.append({'params': [words], 'fused': not sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
+
+
+def show_progress(loader, title):
+    """A progress bar, only on a terminal, and only that of the first process."""
+    hidden = dist.is_initialized() and dist.get_rank() > 0
+    return tqdm(loader, title, leave=False, disable=hidden or None)
 
 
 def check_loss(loss, epoch):
@@ -430,8 +435,6 @@ def say_how_to_continue(args, state):
 
 def join_processes(args):
     """Join the processes that torchrun started, if it did; this one's number, and how many."""
-    # A GPU then multiplies matrices in TF32, which is several times as fast
-    torch.set_float32_matmul_precision('high')
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         return 0, 1
     if args.device.startswith('cuda'):
