@@ -55,10 +55,9 @@ class WCDataset(Dataset):
         return len(self.sentences.wmap_lengths)
 
     def __getitem__(self, i):
-        """Get a trimmed Batch, for a list of N indices, or one sentence, for a single index.
+        """Get a trimmed Batch for a list of N indices, which the sampler gives.
 
-        The sampler gives lists, so a DataLoader has no batches to make: batch_size=None. The fields
-        of a single sentence lack the dimension N, and they keep their pads.
+        For a single index, get one sentence: its fields lack the dimension N and keep their pads.
         """
         chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
         return chosen.trim() if isinstance(i, list) else chosen
@@ -69,7 +68,6 @@ class SimilarLengthSampler(Sampler):
 
     Sentences with the same number of words are neighbors, and among them those with similar numbers
     of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone.
-
     Of several processes, each gets its share, batch_size sentences, of each batch; the last
     sentence is repeated until all shares are equal.
     """

@@ -20,15 +20,6 @@ def say(text, value=None):
         print(textwrap.indent(str(value), '    '))
 
 
-def difference(lstm, inputs, lengths):
-    """An LSTM's outputs at the words, (words, size), padded against packed: how far they differ."""
-    on_padded, _ = lstm(inputs)
-    packed = pack_padded_sequence(inputs, lengths, batch_first=True)
-    on_packed, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
-    is_word = torch.arange(inputs.size(1)) < lengths.unsqueeze(1)
-    return (on_padded - on_packed).abs()[is_word].detach()
-
-
 def main():
     """Show it all on one small batch."""
     torch.manual_seed(0)
@@ -38,8 +29,8 @@ def main():
     padded = pad_sequence([torch.tensor(sentence) for sentence in sentences], batch_first=True)
     pads = int((padded == 0).sum())
     assert pads == padded.numel() - lengths.sum()
-    say('Padding: a row for each sentence, a number for each word, 0 where there is none.', padded)
-    say(f'{pads} of {padded.numel()} places are pads. An LSTM that reads them wastes its time.')
+    say('Padding: a row for each sentence, a number for each word, 0 where there is none, in '
+        f'{pads} of {padded.numel()} places. An LSTM that reads them wastes its time.', padded)
 
     packed = pack_padded_sequence(padded, lengths, batch_first=True)
     columns = [padded[:size, t] for t, size in enumerate(packed.batch_sizes)]
@@ -60,19 +51,21 @@ def main():
     say('A linear layer treats each word by itself, so it can run on packed.data: on '
         f'{len(packed.data)} words instead of {padded.numel()}.')
 
-    forward = difference(nn.LSTM(4, 3, batch_first=True), embed(padded), lengths)
-    assert forward.max() < 1e-6
-    say('An LSTM from left to right gives the same outputs at the words, padded or packed (largest '
-        f'difference {forward.max():.0e}). The pads come after the last word, and a step never '
-        'sees the steps after it. This is why our character LSTMs may read the pads, too: dense '
-        'input is faster than packed input by more than the pads cost.')
-
-    # The first 3 of 6 outputs are those from left to right
-    both = difference(nn.LSTM(4, 3, batch_first=True, bidirectional=True), embed(padded), lengths)
-    assert both[:, :3].max() < 1e-6 and both[:, 3:].max() > 1e-2
-    say('In a bidirectional LSTM the half from right to left meets the pads first (largest '
-        f'difference {both[:, 3:].max():.2f}; the other half: {both[:, :3].max():.0e}). This is '
-        'why our word LSTM packs its input, unless all sentences have the same length.')
+    lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    on_padded, _ = lstm(embed(padded))
+    outputs, _ = lstm(pack_padded_sequence(embed(padded), lengths, batch_first=True))
+    on_packed, _ = pad_packed_sequence(outputs, batch_first=True)
+    difference = (on_padded - on_packed).abs()[padded > 0]
+    # Each word has 3 outputs of either direction
+    forward, backward = difference[:, :3].max(), difference[:, 3:].max()
+    assert forward < 1e-6 and backward > 1e-2
+    say('A bidirectional LSTM is two LSTMs. The one from left to right gives the same outputs at '
+        f'the words, padded or packed (largest difference {forward:.0e}). The pads come after the '
+        'last word, and a step never sees the steps after it. This is why our character LSTMs may '
+        'read the pads, too: dense input is faster than packed input by more than the pads cost.')
+    say('The one from right to left meets the pads first (largest difference '
+        f'{backward:.2f}). This is why our word LSTM packs its input, unless all sentences have '
+        'the same length.')
 
 
 if __name__ == '__main__':

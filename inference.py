@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, convert_tags, create_input_tensors, devices,
-                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
-                   run_main, score_task, word_starts)
+                   file_errors, find_entities, load_checkpoint, log_sum_exp, number, print_scores,
+                   read_corpus, run_main, score_task, word_starts)
 
 # Added to the score of an impossible transition; minus infinity would make gradients NaN
 IMPOSSIBLE = -1e6
@@ -43,11 +43,8 @@ class ViterbiDecoder(nn.Module):
     def decode(self, scores, lengths):
         """Find the best sequence of tags that is legal (the Viterbi algorithm).
 
-        Args:
-            scores, lengths: from the CRF, (N, L_w, m, m); numbers of words, with <end>, (N,).
-
-        Returns:
-            (N, L_w) LongTensor of tags, <end> at a sentence's last place and at the pads.
+        The scores are the CRF's, (N, L_w, m, m), the lengths numbers of words, with <end>, (N,).
+        Returns a (N, L_w) LongTensor of tags, <end> at a sentence's last place and at the pads.
         """
         _, backpointers = self.trellis(scores + self.mask, lengths)
         # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
@@ -89,9 +86,8 @@ class ViterbiDecoder(nn.Module):
     def forward_backward(self, scores, lengths):
         """Sum over all legal sequences up to, and from, each tag of each word, in double precision.
 
-        Returns:
-            forward, (N, L_w, m): log-sum-exp of the scores of the sequences that lead to a tag;
-            backward, (N, L_w, m): of those that continue from it; log Z, (N,).
+        Returns the log-sum-exp of the scores of the sequences that lead to a tag, (N, L_w, m), and
+        of those that continue from it, (N, L_w, m); and log Z, (N,).
         """
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -175,16 +171,15 @@ TOKEN = re.compile(r"""
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one.
 
-    The maps are a dict of word_map, char_map and tag_map, the arguments those of its training.
+    The maps are a dict of word_map, char_map and tag_map, the arguments those of its training. The
+    pattern token says what a word is in a str.
     """
 
     def __init__(self, model, maps, arguments, device='cpu'):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
-        self.task = arguments['task']
+        self.task, self.token = arguments['task'], TOKEN
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
-        # What a word is in a str
-        self.token = TOKEN
         # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
         same = {'S-': 'B-', 'E-': 'I-'} if scheme == 'iobes' else {}
         shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
@@ -193,39 +188,39 @@ class Tagger:
     def tag(self, sentences, probabilities=False, at_once=2048):
         """Tag sentences, however many there are.
 
-        Args:
-            sentences: an iterable of str, which are split into words, or of lists of words.
-            probabilities: compute them?
-            at_once: number of sentences that are read before the first of them is tagged.
-
-        Yields:
-            For each sentence a dict: text; tokens and tags, lists of str; entities, dicts of type,
-            text, and start and end in the text; perhaps probabilities, of tags and of each entity.
+        The sentences are an iterable of str, which are split into words, or of lists of words;
+        at_once is the number that is read before the first is tagged. Yields for each a dict: text;
+        tokens and tags, lists of str; entities, dicts of type, text, and start and end in the text;
+        and, if asked for, probabilities, of the tags, and the probability of each entity.
         """
         sentences = iter(sentences)
         while window := list(islice(sentences, at_once)):
-            texts = [x if isinstance(x, str) else ' '.join(x) for x in window]
-            places = [[word.start() for word in self.token.finditer(x)] if isinstance(x, str)
-                      else word_starts(x) for x in window]
-            words = [self.token.findall(x) if isinstance(x, str) else x for x in window]
-            for text, starts, tokens, (tags, p_tags, p_entities) in zip(
-                    texts, places, words, self.tag_words(words, probabilities)):
-                sentence = {'text': text, 'tokens': tokens, 'tags': tags, 'entities': []}
-                for name, first, end in find_entities(tags) if self.task == 'ner' else []:
-                    left, right = starts[first], starts[end - 1] + len(tokens[end - 1])
-                    sentence['entities'].append(
-                        {'type': name, 'text': text[left:right], 'start': left, 'end': right})
+            split = [self.split(sentence) for sentence in window]
+            tagged = self.tag_words([words for _, words, _ in split], probabilities)
+            for (text, words, starts), (tags, p_tags, entities) in zip(split, tagged):
+                sentence = {'text': text, 'tokens': words, 'tags': tags, 'entities': []}
                 if probabilities:
                     sentence['probabilities'] = p_tags
-                    for entity, p in zip(sentence['entities'], p_entities):
+                for name, first, end, p in entities:
+                    left, right = starts[first], starts[end - 1] + len(words[end - 1])
+                    entity = {'type': name, 'text': text[left:right], 'start': left, 'end': right}
+                    if probabilities:
                         entity['probability'] = p
+                    sentence['entities'].append(entity)
                 yield sentence
+
+    def split(self, sentence):
+        """The text, the words and where they begin, of a str or of a list of words."""
+        if isinstance(sentence, str):
+            found = list(self.token.finditer(sentence))
+            return sentence, [word.group() for word in found], [word.start() for word in found]
+        return ' '.join(sentence), sentence, word_starts(sentence)
 
     def tag_words(self, sentences, probabilities=False):
         """Tag lists of words, those of similar length together.
 
-        For each sentence there are three lists: its tags and, if asked for, the probabilities of
-        the tags and of the entities.
+        Each has three lists: its tags; their probabilities, if asked for; its entities, as (type,
+        first word, last word + 1, probability or None).
         """
         pieces = [(n, start, [word[:MOST_CHARS] for word in words[start:start + MOST_WORDS]])
                   for n, words in enumerate(sentences)
@@ -257,17 +252,20 @@ class Tagger:
         decoded = self.decoder.decode(scores, batch.wmap_lengths)
         tags = name_tags(decoded, batch.wmap_lengths, self.maps['tag_map'])
         entities = [find_entities(row) if self.task == 'ner' else [] for row in tags]
-        if self.task == 'ner':
-            tags = [convert_tags(row, 'iob2') for row in tags]
-        p_tags, p_entities = [[]] * len(tags), [[]] * len(tags)
+        p_tags, p_entities = [[]] * len(tags), [[None] * len(row) for row in entities]
         if probabilities:
             marginals = self.decoder.marginals(scores, batch.wmap_lengths)
             shown = (marginals @ self.shown_alike.double()).gather(2, decoded.unsqueeze(2))
             p_tags = [row[:len(names)] for row, names in zip(shown.squeeze(2).tolist(), tags)]
             p_entities = self.decoder.entity_probabilities(
                 scores, batch.wmap_lengths, decoded, entities)
-        return {(n, start): lists
-                for (n, start, _), *lists in zip(pieces, tags, p_tags, p_entities)}
+        tagged = {}
+        for i, (n, start, _) in enumerate(pieces):
+            names = convert_tags(tags[i], 'iob2') if self.task == 'ner' else tags[i]
+            tagged[n, start] = (names, p_tags[i], [
+                (name, start + first, start + end, p)
+                for (name, first, end), p in zip(entities[i], p_entities[i])])
+        return tagged
 
 
 def load_tagger(path, device='cpu'):
@@ -280,10 +278,9 @@ def load_tagger(path, device='cpu'):
 
 @torch.inference_mode()
 def explain(tagger, text, most=5):
-    """Write the Viterbi trellis of one sentence as a table.
+    """Write the Viterbi trellis of one sentence as a table of its most likely tags.
 
-    It has, for each word, its most likely tags, the score of the best sequence to each, the tag
-    before it there, and its probability; * marks the best path.
+    Each has the score of the best sequence to it, the tag before it there, and its probability.
     """
     words = tagger.token.findall(text)
     batch = create_input_tensors([words], None, **tagger.maps)
@@ -305,10 +302,10 @@ def explain(tagger, text, most=5):
 
 def evaluate(tagger, files, tag_column=None, examples=0):
     """Score a tagger on labeled files, and show how it tags the first sentences of each."""
-    scheme = tagger.arguments['tag_scheme']
     column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     for file in files:
-        words, tags = read_corpus(file, tagger.task, column, scheme, tagger.maps['tag_map'])
+        words, tags = read_corpus(file, tagger.task, column, tagger.arguments['tag_scheme'],
+                                  tagger.maps['tag_map'])
         tagged = list(tagger.tag(words))
         print(f'{file}:')
         print_scores(score_task(tags, [sentence['tags'] for sentence in tagged], tagger.task))
@@ -324,17 +321,14 @@ def read_sentences(files):
     for name in files or ['standard input']:
         # A bar is for a terminal that does not also show the output
         hidden = True if not files or sys.stdout.isatty() else None
-        try:
-            with open(name, 'rb') if files else sys.stdin.buffer as file:
-                for number, line in enumerate(tqdm(file, name, leave=False, disable=hidden), 1):
-                    text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
-                    if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
-                        print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
-                              'replaced, here and in other lines', file=sys.stderr)
-                        warned = True
-                    yield text.removesuffix('\n').removesuffix('\r')
-        except OSError as error:
-            raise InputError(f'{name}: cannot be read: {error.strerror}') from None
+        with file_errors(name), open(name, 'rb') if files else sys.stdin.buffer as file:
+            for number, line in enumerate(tqdm(file, name, leave=False, disable=hidden), start=1):
+                text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
+                if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
+                    print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
+                          'replaced, here and in other lines', file=sys.stderr)
+                    warned = True
+                yield text.removesuffix('\n').removesuffix('\r')
 
 
 def inline(tagged, task):
@@ -343,9 +337,8 @@ def inline(tagged, task):
         return ' '.join('/'.join(row) for row in columns(tagged, places=2))
     text, position, parts = tagged['text'], 0, []
     for entity in tagged['entities']:
-        probability = f' {entity["probability"]:.2f}' if 'probability' in entity else ''
-        shown = f'[{entity["type"]}{probability} {entity["text"]}]'
-        parts += [text[position:entity['start']], shown]
+        p = f' {entity["probability"]:.2f}' if 'probability' in entity else ''
+        parts += [text[position:entity['start']], f'[{entity["type"]}{p} {entity["text"]}]']
         position = entity['end']
     return ''.join([*parts, text[position:]])
 
@@ -360,8 +353,7 @@ def parse_arguments(argv):
     """Read the command line, as a namespace."""
     parser = ArgumentParser(
         usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
-        description='Tag sentences, one a line, with a model of train.py. Long ones are tagged in '
-        f'pieces of {MOST_WORDS} words; of a word the model sees {MOST_CHARS} characters.')
+        description='Tag sentences, one a line, with a model of train.py.')
     add = parser.add_argument
     add('checkpoint', help='a checkpoint of train.py')
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
@@ -391,14 +383,18 @@ def main(argv):
     tagger = load_tagger(args.checkpoint, args.device)
     if args.tokenized:
         tagger.token = re.compile(r'\S+')
-    if args.evaluate:
-        return evaluate(tagger, args.files, args.tag_column)
-
     lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
-    if args.explain:
+    if args.evaluate:
+        evaluate(tagger, args.files, args.tag_column)
+    elif args.explain:
         for line in filter(str.strip, lines):
             print(explain(tagger, line))
-        return None
+    else:
+        tag_lines(tagger, lines, args)
+
+
+def tag_lines(tagger, lines, args):
+    """Tag lines and print them in the --output_format."""
     # At a terminal each sentence is answered at once
     interactive = not args.files and args.text is None and sys.stdin.isatty()
     if interactive:
@@ -411,7 +407,6 @@ def main(argv):
             print(''.join(' '.join(row) + '\n' for row in columns(tagged, places=4)))
         else:
             print(inline(tagged, tagger.task))
-    return None
 
 
 if __name__ == '__main__':

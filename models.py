@@ -18,10 +18,7 @@ from utils import init_embedding, log_sum_exp
 
 
 class Highway(nn.Module):
-    """Highway network (Srivastava et al., 2015): a gate mixes the input with a transform of it.
-
-    Dropout is between the layers.
-    """
+    """Highway network (Srivastava et al., 2015): a gate mixes the input with a transform of it."""
 
     def __init__(self, size, num_layers=1, dropout=0.5):
         super().__init__()
@@ -32,6 +29,7 @@ class Highway(nn.Module):
     def forward(self, x):
         """(..., size) -> (..., size)."""
         for i, (transform, gate) in enumerate(zip(self.transform, self.gate)):
+            # Dropout is between the layers
             if i > 0:
                 x = self.dropout(x)
             g = torch.sigmoid(gate(x))
@@ -40,10 +38,7 @@ class Highway(nn.Module):
 
 
 class CRF(nn.Module):
-    """The scores of a conditional random field: how well does a tag fit a word and the tag before?
-
-    hidden_dim is the size of a word's features, tagset_size is m, with <start> and <end>.
-    """
+    """The scores of a conditional random field: how does a tag fit a word and the tag before?"""
 
     def __init__(self, hidden_dim, tagset_size):
         super().__init__()
@@ -67,13 +62,12 @@ class LM_LSTM_CRF(nn.Module):
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
-        char_emb_dim, char_rnn_dim, char_rnn_layers: sizes of the character embeddings and LSTMs.
-        word_emb_dim, word_rnn_dim, word_rnn_layers: sizes of the word embeddings and of the BLSTM,
-            whose two directions have word_rnn_dim // 2 outputs each.
+        char_..., word_...: sizes of the embeddings and LSTMs; the two directions of the word BLSTM
+            have word_rnn_dim // 2 outputs each.
         dropout, highway_layers: a probability, and the number of layers of each highway network.
         language_models, characters, crf: False leaves the part out. The tutorial's configurations
-            are (a) no language models, (b) no characters either, (c) no CRF either, which means
-            that the transition scores stay at 0, so that the loss is a softmax at each word.
+            are (a) no language models, (b) no characters either, (c) no CRF either: its transition
+            scores stay at 0, and the loss is a softmax at each word.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
@@ -123,10 +117,8 @@ class LM_LSTM_CRF(nn.Module):
         """Score the tags and, in training, the words that the language models predict.
 
         The arguments are the fields of a Batch; tmaps and cmap_lengths are not used.
-
-        Returns:
-            crf_scores (N, L_w, m, m); lm_f_scores and lm_b_scores (N, L_w, lm_vocab_size), which
-            are None in evaluation and without language models.
+        Returns crf_scores (N, L_w, m, m); and lm_f_scores and lm_b_scores (N, L_w, lm_vocab_size),
+        which are None in evaluation and without language models.
         """
         # Words: (N, L_w, word_emb_dim)
         features = self.dropout(self.word_embeds(wmaps))
@@ -163,10 +155,9 @@ class LM_LSTM_CRF(nn.Module):
         """
         # (N, L_c, char_rnn_dim)
         states, _ = lstm(self.dropout(self.char_embeds(cmaps)))
-        # gather wants an index for each of the char_rnn_dim values: the same for all
-        # (N, L_w) -> (N, L_w, char_rnn_dim)
-        places = cmarkers.unsqueeze(2).expand(-1, -1, states.size(2))
-        return states.gather(1, places)
+        # gather wants an index for each of the char_rnn_dim values, the same for all
+        # (N, L_w) -> (N, L_w, 1) -> (N, L_w, char_rnn_dim)
+        return states.gather(1, cmarkers.unsqueeze(2).expand(-1, -1, states.size(2)))
 
     def predict_words(self, states, highway, output):
         """(N, L_w, char_rnn_dim) -> scores of all words, (N, L_w, lm_vocab_size)."""
@@ -235,9 +226,7 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word.
 
     The forward model predicts the next word: dunston -> checks, checks -> in, in -> <end>. The
-    backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>,
-    which is the end of its reading.
-
+    backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>.
     Words from lm_vocab_size on have a vector but do not occur in training: as targets they are
     <unk>. Both results are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """

@@ -7,13 +7,13 @@
 All settings are in the table that comes first; main, which follows it, shows what happens when.
 """
 
-import argparse
 import csv
 import math
 import os
 import shlex
 import sys
 import time
+from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction
 from pathlib import Path
 
 import torch
@@ -26,8 +26,8 @@ from datasets import SimilarLengthSampler, WCDataset
 from inference import ViterbiDecoder, evaluate, load_tagger, name_tags
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
-                   clip_gradient, create_input_tensors, create_maps, devices, find_entities,
-                   load_checkpoint, load_embeddings, number, read_corpus, run_main,
+                   clip_gradient, create_input_tensors, create_maps, devices, file_errors,
+                   find_entities, load_checkpoint, load_embeddings, number, read_corpus, run_main,
                    save_checkpoint, score_task)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
@@ -38,15 +38,15 @@ LOG = 'training_log.csv'
 
 def add_arguments(parser):
     """The command-line arguments, in groups."""
-    switch = {'action': argparse.BooleanOptionalAction}
+    switch = {'action': BooleanOptionalAction}
     count, amount, share = number(int, 1), number(float, 0), number(float, 0, 1)
 
     add = parser.add_argument_group('data').add_argument
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
-    add('--tag_column', type=number(int, 0), help='from 0 (default: 3 for ner, 1 for pos)')
-    add('--train_file', help='CoNLL file to learn from (default: the one in data/sample)')
-    add('--val_file', help='CoNLL file that says when to stop (default: the one in data/sample)')
-    add('--test_file', help='CoNLL file to score at the end (default: the one in data/sample)')
+    add('--tag_column', type=number(int, 0), help='from 0; None is 3 for ner and 1 for pos')
+    add('--train_file', help='CoNLL file to learn from; None is the one in data/sample')
+    add('--val_file', help='CoNLL file that says when to stop, likewise')
+    add('--test_file', help='CoNLL file to score at the end, likewise')
     add('--emb_file', help='word vectors, such as GloVe or word2vec, in text format, plain or .gz')
     add('--min_word_freq', type=count, default=5, help='rarer words are <unk>')
     add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
@@ -56,7 +56,7 @@ def add_arguments(parser):
 
     add = parser.add_argument_group('model').add_argument
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
-    add('--word_emb_dim', type=count, help="size of word embeddings (default: emb_file's or 100)")
+    add('--word_emb_dim', type=count, help="size of word embeddings; None is emb_file's, or 100")
     add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
     add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BLSTM')
     add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
@@ -169,7 +169,6 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
 
         # Not every time, since a GPU's loss has to be waited for
         if step % 50 == 0:
-            check_loss(loss.item(), epoch)
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
     return float(lm_losses.avg), float(vb_losses.avg)
 
@@ -196,17 +195,14 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
 
 
 def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank):
-    """Train until the validation score has not improved for --patience epochs, or for --epochs.
-
-    The state, which is kept up to date, is what a checkpoint holds besides model, optimizer, maps.
-    """
+    """Train for --epochs, or until the score has not improved for --patience of them."""
     tag_map = maps['tag_map']
     scheme = args.tag_scheme if args.task == 'ner' else None
     vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
     parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f'{len(train_loader.dataset):,} sentences to learn from, {parameters:,} parameters to '
-          'train', flush=True)
+    sentences = len(train_loader.dataset)
+    print(f'{sentences:,} sentences, {parameters:,} parameters to train', flush=True)
 
     while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
         epoch, began = state['epoch'], time.perf_counter()
@@ -222,8 +218,10 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
             # All processes have the results of the first one, so that they stop together
             dist.broadcast_object_list(results)
         val_loss, scores = results[0]
-        # A sum is finite only if all its parts are
-        check_loss(mean_lm_loss + mean_vb_loss + val_loss, epoch)
+        total_loss = mean_lm_loss + mean_vb_loss + val_loss
+        if not math.isfinite(total_loss):
+            raise InputError(f'epoch {epoch}: the loss is {total_loss}; try a smaller --lr or '
+                             '--grad_clip (checkpoints of earlier epochs are as they were)')
 
         is_best = scores[args.criterion] > state['best_score']
         state['best_score'] = max(scores[args.criterion], state['best_score'])
@@ -245,9 +243,7 @@ def make_maps(corpora, args):
     """Make the maps and load --emb_file.
 
     The vocabulary comes from the training file alone, the tags, part of the task, from all files.
-
-    Returns:
-        A dict of word_map, char_map and tag_map; lm_vocab_size; and the embeddings, or None.
+    Returns a dict of word_map, char_map and tag_map; lm_vocab_size; and the embeddings, or None.
     """
     tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
     if args.task == 'ner':
@@ -261,8 +257,8 @@ def make_maps(corpora, args):
             args.emb_file, word_map, args.expand_vocab, args.caseless)
         dim = embeddings.size(1)
         if args.word_emb_dim not in (None, dim):
-            raise InputError(f'--word_emb_dim: expected {dim}, as in {args.emb_file}, '
-                             f'found {args.word_emb_dim}')
+            raise InputError(f'--word_emb_dim: expected {dim} beside {args.emb_file}, found '
+                             f'{args.word_emb_dim}')
         args.word_emb_dim = dim
     args.word_emb_dim = args.word_emb_dim or 100
     maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
@@ -285,13 +281,13 @@ def make_optimizer(model, args):
     alone, or a step would spend half its time on 400,000 rows that do not change.
     """
     words = model.word_embeds.weight
-    sparse = args.emb_file is not None and words.requires_grad and not dist.is_initialized()
-    model.word_embeds.sparse = sparse
+    model.word_embeds.sparse = (
+        args.emb_file is not None and words.requires_grad and not dist.is_initialized())
     # A fused step reads and writes each value once, but can't take rows alone
     others = [p for p in model.parameters() if p.requires_grad and p is not words]
     groups = [{'params': others, 'fused': True}]
     if words.requires_grad:
-        groups.append({'params': [words], 'fused': not sparse})
+        groups.append({'params': [words], 'fused': not model.word_embeds.sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
 
 
@@ -301,13 +297,6 @@ def show_progress(loader, title):
     return tqdm(loader, title, leave=False, disable=hidden or None)
 
 
-def check_loss(loss, epoch):
-    """Stop training when a loss is no longer a number."""
-    if not math.isfinite(loss):
-        raise InputError(f'epoch {epoch}: the loss is {loss}; try a smaller --lr or --grad_clip '
-                         '(checkpoints of earlier epochs are as they were)')
-
-
 # --- Arguments ---
 
 # What may be given anew beside --checkpoint; all else is part of what was learned
@@ -315,24 +304,15 @@ CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr
               'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that are not None."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
 def parse_arguments(argv):
-    """Read the command line, as a namespace, and the checkpoint to continue from, or None.
-
-    The arguments of that checkpoint's run are used in place of the defaults.
-    """
+    """Read the command line, as a namespace, and the checkpoint to continue from, or None."""
     parser = ArgumentParser(
-        usage='%(prog)s [arguments]', formatter_class=HelpFormatter,
+        usage='%(prog)s [arguments]', formatter_class=ArgumentDefaultsHelpFormatter,
         description='Train LM-LSTM-CRF to tag named entities or parts of speech.')
     add_arguments(parser)
     args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
+        # The arguments of its run are used in place of the defaults
         checkpoint = load_checkpoint(args.checkpoint, args.device)
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
                                'output_dir': str(Path(args.checkpoint).parent)})
@@ -347,9 +327,8 @@ def parse_arguments(argv):
     if args.train_file is None and args.val_file is None and args.test_file is None:
         args.train_file, args.val_file, args.test_file = (
             str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test'))
-    for name in ('train_file', 'val_file'):
-        if getattr(args, name) is None:
-            raise InputError(f'--{name}: expected a file beside your others, found none')
+    if args.train_file is None or args.val_file is None:
+        raise InputError('expected both --train_file and --val_file, or none, found one')
     if args.language_models and not args.characters:
         raise InputError('--no-characters: expected --no-language_models too, which need them')
     if args.criterion == 'entity_f1' and args.task == 'pos':
@@ -362,43 +341,39 @@ def parse_arguments(argv):
 def prepare_run(checkpoint, model, optimizer, state, args, rank):
     """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
     folder, own = Path(args.output_dir), ()
-    try:
+    if checkpoint is not None:
+        restore(checkpoint, model, optimizer)
+        for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
+            state[name] = checkpoint[name]
+        if state['epoch'] >= args.epochs:
+            print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
+        path = Path(args.checkpoint).resolve()
+        if path.parent == folder.resolve() and path.name in (CHECKPOINT, BEST_CHECKPOINT):
+            own = (path.name, BEST_CHECKPOINT, LOG)
+        else:
+            # The best one so far is elsewhere; here the best of what follows is kept
+            state['best_score'] = -1.0
+    with file_errors(f'--output_dir {folder}', 'written'):
         folder.mkdir(parents=True, exist_ok=True)
-        if checkpoint is not None:
-            resume(checkpoint, model, optimizer, state)
-            latest = Path(args.checkpoint)
-            if latest.name in (CHECKPOINT, BEST_CHECKPOINT) and latest.parent.samefile(folder):
-                own = (latest.name, BEST_CHECKPOINT, LOG)
-            else:
-                # The best one so far is elsewhere; here the best of what follows is kept
-                state['best_score'] = -1.0
         old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
                if name not in own and (folder / name).exists()]
-        if old and rank == 0:
-            newest = time.localtime(max(path.stat().st_mtime for path in old))
-            kept = [Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}') for path in old]
-            for path in kept:
-                if path.exists():
-                    raise InputError(f'{path}: expected no such file, found one in the way')
-            for path, kept_path in zip(old, kept):
-                path.rename(kept_path)
-                print(f'{path} is kept as {kept_path}')
-    except OSError as error:
-        raise InputError(f'--output_dir {folder}: cannot be written: {error.strerror}') from None
+        newest = time.localtime(max((path.stat().st_mtime for path in old), default=0))
+        for path in old if rank == 0 else []:
+            kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
+            if kept.exists():
+                raise InputError(f'{kept}: expected no such file, found one in the way')
+            path.rename(kept)
+            print(f'{path} is kept as {kept}')
 
 
-def resume(checkpoint, model, optimizer, state):
-    """Bring the model, the optimizer and the state of the run to where a checkpoint has them."""
+def restore(checkpoint, model, optimizer):
+    """Bring a model and its optimizer to where a checkpoint has them."""
     model.load_state_dict(checkpoint['model'])
     optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
     momentum = optimizer.state[model.word_embeds.weight]
     if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
         # One process saves it as rows
         momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
-    for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
-        state[name] = checkpoint[name]
-    if state['epoch'] >= state['arguments']['epochs']:
-        print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
 
 
 def save_epoch(model, optimizer, maps, state, args, is_best):
@@ -406,13 +381,10 @@ def save_epoch(model, optimizer, maps, state, args, is_best):
     folder, row = Path(args.output_dir), state['log'][-1]
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, model, optimizer, maps, state)
-    try:
-        with open(folder / LOG, 'w', newline='') as file:
-            writer = csv.DictWriter(file, row.keys())
-            writer.writeheader()
-            writer.writerows(state['log'])
-    except OSError as error:
-        raise InputError(f'{folder / LOG}: cannot be written: {error.strerror}') from None
+    with file_errors(folder / LOG, 'written'), open(folder / LOG, 'w', newline='') as file:
+        writer = csv.DictWriter(file, row.keys())
+        writer.writeheader()
+        writer.writerows(state['log'])
     save_checkpoint(folder / CHECKPOINT, model, optimizer, maps, state)
     scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)

@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from array import array
 from collections import Counter
+from contextlib import contextmanager
 from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import torch
 from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
+CHECKPOINT_FORMAT = 2
 
 
 # --- Maps and the eight tensors ---
@@ -65,9 +67,8 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
     """Encode sentences as the eight tensors that the model takes, a Batch.
 
-    Args:
-        words, tags: for each of N sentences, a list of str, not empty; tags are None for raw text.
-        word_map, char_map, tag_map: from create_maps.
+    The words and tags are, for each of N sentences, a list of str, not empty (tags are None for raw
+    text); the maps are from create_maps.
     """
     m, unknown_char = len(tag_map), char_map['<unk>']
     wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps = [], [], [], [], [], []
@@ -132,13 +133,9 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, wrong=None):
     A row holds a word and its tags, in columns between spaces or tabs (a no-break space belongs
     to its word). A blank line or a -DOCSTART- line ends a sentence.
 
-    Args:
-        file, tag_ind, word_ind: path, and columns of the tags and words, counted from 0.
-        caseless: lower-case the words?
-        wrong: None, or a function of a tag that says what was expected in its place, if anything.
-
-    Returns:
-        words and tags: for each sentence, a list of str; InputError if there is anything wrong.
+    The columns tag_ind and word_ind are counted from 0; caseless lower-cases the words; wrong is a
+    function that says what was expected in place of a tag, if anything. Returns words and tags,
+    for each sentence a list of str; InputError if there is anything wrong.
     """
     words, tags, sentence_words, sentence_tags = [], [], [], []
     for number, line in enumerate([*read_lines(file), ''], start=1):
@@ -168,14 +165,8 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, wrong=None):
 
 def read_lines(file):
     """Read the lines of a UTF-8 file; InputError if it can't be opened or is not UTF-8."""
-    try:
+    with file_errors(file):
         text = Path(file).read_bytes().decode('utf-8-sig')
-    except OSError as error:
-        raise InputError(f'{file}: cannot be read: {error.strerror}') from None
-    except UnicodeDecodeError as error:
-        number = error.object.count(b'\n', 0, error.start) + 1
-        raise InputError(f'{file}, line {number}: expected UTF-8, found the byte '
-                         f'{error.object[error.start]:#04x}') from None
     # str.splitlines would also split at signs that belong to words
     return re.split('\r\n|\r|\n', text)
 
@@ -187,8 +178,7 @@ def read_corpus(file, task, tag_column, tag_scheme, known_tags=None):
     Where the known_tags of a trained model are given, all others are wrong.
     """
     def wrong(tag):
-        pattern = 'O|[BIES]-.+' if task == 'ner' else '(?!(<start>|<end>)$).*'
-        if not re.fullmatch(pattern, tag):
+        if not re.fullmatch('O|[BIES]-.+' if task == 'ner' else '(?!<start>$|<end>$).+', tag):
             return 'an entity tag' if task == 'ner' else 'a tag'
         learned = convert_tags([tag], tag_scheme)[0] if task == 'ner' else tag
         unknown = known_tags is not None and learned not in known_tags
@@ -255,11 +245,8 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
     Words of the word_map without a vector get a random one. If caseless, vectors of words that are
-    not in lower case are skipped.
-
-    Returns:
-        embeddings, (len(new word_map), dim); the new word_map; lm_vocab_size, the size of the old,
-        whose words keep their indices: all below it are words of the corpus.
+    not in lower case are skipped. Returns embeddings, (len(new word_map), dim); the new word_map;
+    and lm_vocab_size, the size of the old one, whose words keep their indices.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
     found, others, vector = {}, array('f'), None
@@ -289,24 +276,19 @@ def read_embeddings(emb_file):
     """Read a file of word vectors, plain or .gz, in UTF-8.
 
     A row has a word and its values between spaces (GloVe). The first row may be a header with the
-    number of words and of values (word2vec). Words may contain spaces (GloVe 840B has some).
-
-    Yields:
-        A word and its vector, an array of floats; InputError if a row is malformed.
+    number of words and of values (word2vec). Words may contain spaces (GloVe 840B has some). Yields
+    a word and its vector, an array of floats; InputError if a row is malformed.
     """
-    dim = None
-    try:
-        with gzip.open(emb_file) if str(emb_file).endswith('.gz') else open(emb_file, 'rb') as file:
-            for number, row in enumerate(file, start=1):
-                # bytes.split keeps no-break spaces, which belong to words
-                fields = (row.removeprefix(codecs.BOM_UTF8) if number == 1 else row).split()
-                if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-                    dim = int(fields[1])
-                elif fields:
-                    dim = len(fields) - 1 if dim is None else dim
-                    yield parse_vector(fields, dim, f'{emb_file}, line {number}')
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f'{emb_file}: cannot be read: {error}') from None
+    dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
+    with file_errors(emb_file), open_file(emb_file, 'rb') as file:
+        for number, row in enumerate(file, start=1):
+            # bytes.split keeps no-break spaces, which belong to words
+            fields = (row.removeprefix(codecs.BOM_UTF8) if number == 1 else row).split()
+            if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
+                dim = int(fields[1])
+            elif fields:
+                dim = len(fields) - 1 if dim is None else dim
+                yield parse_vector(fields, dim, f'{emb_file}, line {number}')
 
 
 def parse_vector(fields, dim, where):
@@ -421,49 +403,41 @@ class AverageMeter:
 
 # --- Checkpoints ---
 
-CHECKPOINT_FORMAT = 2
-
-
 def save_checkpoint(path, model, optimizer, maps, state):
-    """Save what is needed to tag, and to continue training exactly where it stopped.
-
-    The state is a dict of plain values. The file is written beside its place and then renamed, so
-    that a checkpoint is always whole.
-    """
+    """Save what is needed to tag, and to continue training where it stopped; state is a dict."""
     # A map is saved as one string, which is read faster than 400,000
     checkpoint = {'format': CHECKPOINT_FORMAT, 'model': model.state_dict(),
                   'optimizer': optimizer.state_dict()['state'],
                   'maps': {name: '\n'.join(numbered) for name, numbered in maps.items()}, **state}
+    # Written beside its place and then renamed, a checkpoint is always whole
     temporary = Path(f'{path}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            torch.save(checkpoint, file)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f'{path}: cannot be written: {error}') from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with file_errors(path, 'written'):
+        try:
+            with open(temporary, 'wb') as file:
+                torch.save(checkpoint, file)
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path, device):
     """Load a checkpoint onto a device; InputError if it is none, damaged, or of another format."""
-    try:
-        # A checkpoint is a zip archive, which knows when a part of it is damaged
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip() is not None
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        found = checkpoint['format']
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror or error}') from None
-    except Exception:
-        # Other files, and some that are damaged, raise all kinds of errors
-        raise InputError(f'{path}: expected a checkpoint of train.py, found another file') from None
-    if damaged or found != CHECKPOINT_FORMAT:
-        raise InputError(f'{path}: expected a checkpoint of format {CHECKPOINT_FORMAT}, found '
-                         f'{"a damaged one" if damaged else found!r}')
-    checkpoint['maps'] = {name: dict(zip(names.split('\n'), count()))
-                          for name, names in checkpoint['maps'].items()}
+    found = 'another file'
+    with file_errors(path), open(path, 'rb') as file:
+        try:
+            # A checkpoint is a zip archive, which knows when a part of it is damaged
+            damaged = zipfile.ZipFile(file).testzip() is not None
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
+            checkpoint['maps'] = {name: dict(zip(names.split('\n'), count()))
+                                  for name, names in checkpoint.get('maps', {}).items()}
+            found = 'a damaged one' if damaged else f'format {checkpoint["format"]}'
+        except Exception:
+            # Other files, and some that are damaged, raise all kinds of errors
+            pass
+    if found != f'format {CHECKPOINT_FORMAT}':
+        raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
+                         f'found {found}')
     return checkpoint
 
 
@@ -471,6 +445,20 @@ def load_checkpoint(path, device):
 
 class InputError(Exception):
     """What the user gave can't be used; the message is one line that says what and where."""
+
+
+@contextmanager
+def file_errors(path, action='read'):
+    """Say in one line that a file cannot be read, or written."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        number = error.object.count(b'\n', 0, error.start) + 1
+        raise InputError(f'{path}, line {number}: expected UTF-8, found the byte '
+                         f'{error.object[error.start]:#04x}') from None
+    except (OSError, EOFError, RuntimeError, zlib.error) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise InputError(f'{path}: cannot be {action}: {reason}') from None
 
 
 class ArgumentParser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from datasets import Batch, SimilarLengthSampler, WCDataset
 from inference import IMPOSSIBLE, ViterbiDecoder
 from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, WideLinear, lm_loss, lm_targets
-from train import make_optimizer, resume
+from train import make_optimizer, restore
 from utils import clip_gradient, create_input_tensors, create_maps
 
 
@@ -340,8 +340,7 @@ def go_on(checkpoint, emb_file):
     model, _, batch = make_model()
     optimizer = make_optimizer(model, args)
     if checkpoint is not None:
-        progress = {'epoch': 1, 'best_score': 0.5, 'epochs_since_improvement': 0, 'log': []}
-        resume({**checkpoint, **progress}, model, optimizer, {'arguments': {'epochs': 9}})
+        restore(checkpoint, model, optimizer)
     return model, batch, optimizer
 
 

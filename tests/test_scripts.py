@@ -151,7 +151,7 @@ def test_embeddings_expand_the_vocabulary(people, tmp_path):
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
     assert tagger.model.forw_lm_out.out_features == index
     assert_one_line(train.main, [*options, '--word_emb_dim', 100],
-                    f'--word_emb_dim: expected 3, as in {vectors}, found 100')
+                    f'--word_emb_dim: expected 3 beside {vectors}, found 100')
 
 
 def test_early_stopping(people, tmp_path):
@@ -460,7 +460,7 @@ def test_bad_input_ends_a_process_with_one_line_and_a_status(script, tmp_path):
 
 def test_train_file_alone_is_not_validated_on_the_sample(people, tmp_path):
     assert_one_line(train.main, ['--train_file', tmp_path / 'data.txt'],
-                    '--val_file: expected a file beside your others, found none')
+                    'expected both --train_file and --val_file, or none, found one')
 
 
 def test_unknown_tag_when_going_on(trained, tmp_path):
@@ -477,8 +477,8 @@ def test_bad_input_to_tagging(trained, tmp_path):
     for arguments, message in [
         ((tmp_path / 'text.txt',), 'text.txt: expected a checkpoint of train.py'),
         ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
-        ((tmp_path / '1.pth.tar',), '1.pth.tar: expected a checkpoint of format 2, found 1'),
-        ((tmp_path / '99.pth.tar',), '99.pth.tar: expected a checkpoint of format 2, found 99'),
+        ((tmp_path / '1.pth.tar',), 'a checkpoint of train.py, format 2, found format 1'),
+        ((tmp_path / '99.pth.tar',), 'a checkpoint of train.py, format 2, found format 99'),
         ((trained / BEST, tmp_path / 'none'), 'none: cannot be read'),
         ((), 'the following arguments are required: checkpoint (--help'),
         ((trained / BEST, '--evaluate'), '--evaluate: expected labeled files, found none'),
