@@ -2,7 +2,7 @@
 
     dataset = WCDataset(*create_input_tensors(words, tags, word_map, char_map, tag_map))
     sampler = SimilarLengthSampler(wmap_lengths, cmap_lengths, batch_size=10)
-    for batch in DataLoader(dataset, batch_size=None, sampler=sampler):
+    for batch in DataLoader(dataset, batch_size=None, sampler=sampler):  # lists, so no batch_size
         batch = batch.to('cuda')
 """
 
@@ -20,12 +20,12 @@ class Batch(NamedTuple):
     space after each word and <end>. Shorter sentences are filled up with 0: the pads.
     """
 
-    wmaps: torch.Tensor                 # (N, L_w) words
-    cmaps_f: torch.Tensor               # (N, L_c) characters, read forward
+    wmaps: torch.Tensor                 # (N, L_w) words, as word_map numbers them
+    cmaps_f: torch.Tensor               # (N, L_c) characters, by char_map, read forward
     cmaps_b: torch.Tensor               # (N, L_c) characters, read backward
-    cmarkers_f: torch.Tensor            # (N, L_w) where each word ends in cmaps_f
-    cmarkers_b: torch.Tensor            # (N, L_w) where each word ends in cmaps_b
-    tmaps: torch.Tensor | None          # (N, L_w) tags as cells of the CRF's scores, or None
+    cmarkers_f: torch.Tensor            # (N, L_w) where in cmaps_f the space after each word is
+    cmarkers_b: torch.Tensor            # (N, L_w) where it is in cmaps_b
+    tmaps: torch.Tensor | None          # (N, L_w) tags, as previous * m + current, or None
     wmap_lengths: torch.Tensor          # (N,) number of words, with <end>
     cmap_lengths: torch.Tensor          # (N,) number of characters, with spaces and <end>
 
@@ -46,10 +46,8 @@ class Batch(NamedTuple):
 class WCDataset(Dataset):
     """The words and characters of sentences; its arguments are the fields of a Batch of them."""
 
-    def __init__(self, wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
-                 wmap_lengths, cmap_lengths):
-        self.sentences = Batch(wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps,
-                               wmap_lengths, cmap_lengths)
+    def __init__(self, *fields, **named_fields):
+        self.sentences = Batch(*fields, **named_fields)
 
     def __len__(self):
         return len(self.sentences.wmap_lengths)
@@ -67,9 +65,8 @@ class SimilarLengthSampler(Sampler):
     """Deals sentences out in batches of similar length, each sentence once an epoch.
 
     Sentences with the same number of words are neighbors, and among them those with similar numbers
-    of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone.
-    Of several processes, each gets its share, batch_size sentences, of each batch; the last
-    sentence is repeated until all shares are equal.
+    of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone. A
+    batch has batch_size sentences for each process; the last one is repeated to make all equal.
     """
 
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):
@@ -86,7 +83,7 @@ class SimilarLengthSampler(Sampler):
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        # Stable sorts, the least important first: by words, equals by characters, then at random
+        # Shuffle, then sort by the lesser key first: stable sorts keep the order among equals
         order = torch.randperm(len(self.wmap_lengths), generator=generator)
         order = order[self.cmap_lengths[order].argsort(stable=True)]
         order = order[self.wmap_lengths[order].argsort(stable=True)]

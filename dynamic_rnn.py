@@ -3,7 +3,7 @@
     python dynamic_rnn.py
 
 An LSTM takes a batch as a rectangle, but sentences have different lengths. This script pads three
-of them, packs them, runs layers over both, and checks each thing that it says.
+of them, packs them, runs layers over both, and checks what it shows.
 """
 
 import textwrap
@@ -37,26 +37,22 @@ def main():
     assert torch.equal(packed.data, torch.cat(columns))
     say('Packing: the columns one after the other, without their pads. The rows are sorted, the '
         'longest first, so the sentences still running at a step are the top rows.', packed.data)
-    say('The effective batch size: the number of sentences that have a word at each step.',
-        packed.batch_sizes)
+    say('The effective batch size: how many sentences there are at each step.', packed.batch_sizes)
 
     again, lengths_again = pad_packed_sequence(packed, batch_first=True)
     assert torch.equal(again, padded) and torch.equal(lengths_again, lengths)
     say('Padding again: pad_packed_sequence returns the rectangle and the lengths.', lengths_again)
 
     embed, linear = nn.Embedding(10, 4), nn.Linear(4, 2)
-    on_packed = packed._replace(data=linear(embed(packed.data)))
     on_padded = pack_padded_sequence(linear(embed(padded)), lengths, batch_first=True)
-    assert torch.allclose(on_packed.data, on_padded.data)
-    say('A linear layer treats each word by itself, so it can run on packed.data: on '
-        f'{len(packed.data)} words instead of {padded.numel()}.')
+    assert torch.allclose(linear(embed(packed.data)), on_padded.data)
+    say(f'A linear layer treats each word by itself: {len(packed.data)} rows of packed.data do.')
 
     lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
     on_padded, _ = lstm(embed(padded))
     outputs, _ = lstm(pack_padded_sequence(embed(padded), lengths, batch_first=True))
     on_packed, _ = pad_packed_sequence(outputs, batch_first=True)
     difference = (on_padded - on_packed).abs()[padded > 0]
-    # Each word has 3 outputs of either direction
     forward, backward = difference[:, :3].max(), difference[:, 3:].max()
     assert forward < 1e-6 and backward > 1e-2
     say('A bidirectional LSTM is two LSTMs. The one from left to right gives the same outputs at '

@@ -8,7 +8,8 @@
 import json
 import re
 import sys
-from itertools import islice
+from itertools import chain, islice
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,14 +20,14 @@ from utils import (ArgumentParser, InputError, convert_tags, create_input_tensor
                    file_errors, find_entities, load_checkpoint, log_sum_exp, number, print_scores,
                    read_corpus, run_main, score_task, word_starts)
 
-# Added to the score of an impossible transition; minus infinity would make gradients NaN
+# Added to the score of an illegal transition; minus infinity would make gradients NaN
 IMPOSSIBLE = -1e6
 
 
 class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
-    The scheme is 'iobes' or 'iob2' for tags of entities, None for all other tags.
+    The tag_map is in the order of its indices; scheme is 'iobes', 'iob2', or None for other tags.
     """
 
     def __init__(self, tag_map, scheme=None):
@@ -60,26 +61,25 @@ class ViterbiDecoder(nn.Module):
     def trellis(self, scores, lengths):
         """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
 
-        Returns two lists with, for each word, the cumulative scores (N, m) of the best sequences
-        that end in each tag, and the backpointers (N, m), the previous tags in these. It rules
-        nothing out: decode adds the mask to the scores before.
+        Add the mask to the scores first. Returns two lists with, for each word, (N, m) cumulative
+        scores of the best sequences that end in each tag, and (N, m) backpointers, the tags before.
         """
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         # The tag before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
         for t in range(1, scores.size(1)):
-            # The current tag of the step before is now the previous tag: it moves to dimension 1
-            # (N, m, 1) + (N, m, m) -> (N, m)
-            longer, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
+            # What was the current tag is now the previous one, and the new dimension is the current
+            # tag, as in the scores: (N, m, 1) + (N, m, m) -> (N, m)
+            extended, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
             # A sentence that is over keeps its scores
-            cumulative = torch.where(inside[:, t].unsqueeze(1), longer, cumulative)
+            cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
             steps.append(cumulative)
             backpointers.append(previous)
         return steps, backpointers
 
     def marginals(self, scores, lengths):
-        """P(tag at word), over legal sequences, (N, L_w, m), in double; no meaning at the pads."""
+        """Probability of each tag among legal sequences, (N, L_w, m), double; ignore the pads."""
         forward, backward, log_z = self.forward_backward(scores, lengths)
         return (forward + backward - log_z[:, None, None]).exp()
 
@@ -87,7 +87,7 @@ class ViterbiDecoder(nn.Module):
         """Sum over all legal sequences up to, and from, each tag of each word, in double precision.
 
         Returns the log-sum-exp of the scores of the sequences that lead to a tag, (N, L_w, m), and
-        of those that continue from it, (N, L_w, m); and log Z, (N,).
+        of those that continue from it, (N, L_w, m); and log Z of the legal ones, (N,).
         """
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -99,17 +99,17 @@ class ViterbiDecoder(nn.Module):
         last[:, self.end] = 0
         backward = [last]
         for t in range(scores.size(1) - 1, 0, -1):
-            # (N, m, m) + (N, 1, m) -> (N, m), now over the current tags
-            longer = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
-            backward.append(torch.where(inside[:, t].unsqueeze(1), longer, last))
-        log_z = log_sum_exp(forward[0] + backward[-1], dim=1)
-        return torch.stack(forward, dim=1), torch.stack(backward[::-1], dim=1), log_z
+            # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, begin anew
+            extended = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
+            backward.append(torch.where(inside[:, t].unsqueeze(1), extended, last))
+        backward.reverse()
+        log_z = log_sum_exp(forward[0] + backward[0], dim=1)
+        return torch.stack(forward, dim=1), torch.stack(backward, dim=1), log_z
 
     def entity_probabilities(self, scores, lengths, tags, entities):
         """The probability of each entity: that of all legal sequences with exactly this entity.
 
-        The tags are from decode, (N, L_w); the entities are, for each sentence, what find_entities
-        finds in them. Returns a list of floats for each sentence.
+        The tags are from decode, the entities of each sentence from find_entities.
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -134,10 +134,9 @@ def may_follow(previous, current, scheme):
         return False
     if scheme is None:
         return True
-    # I and E continue an entity of their type
+    # I and E continue an entity of their type, and in IOBES a begun entity has to be continued
     if current[:2] in ('I-', 'E-'):
         return previous[:2] in ('B-', 'I-') and previous[2:] == current[2:]
-    # In IOBES, an entity that has begun has to be continued
     return scheme == 'iob2' or previous[:2] not in ('B-', 'I-')
 
 
@@ -153,26 +152,30 @@ def name_tags(tags, lengths, tag_map):
 # Longer sentences are tagged in pieces, and the model sees no more of a word
 MOST_WORDS, MOST_CHARS = 1000, 100
 
-# A token is what the first of these lines to match takes
-TOKEN = re.compile(r"""
-    (?:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+ | [@#]\w+  # addresses
-  | ['’](?:s|m|d|re|ve|ll|\d0s)\b | n['’]t\b | \w+?(?=n['’]t\b) | [Cc]an(?=not\b)  # he 's, do n't
-  | (?:[^\W\d_]\.){2,}(?:-\w+)* | [A-Z]\.(?:-[A-Z]\.){0,2}(?=\s{0,2}\w)              # U.S.-led, J.
-  | (?:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
-      |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Ph\.D|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec
-      |Nos?(?=\.\s?\d))\.                                                            # Dr., No. 10
-  | [A-Z]{0,2}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?                       # US$, -4, .5
-    \w(?:[\w\u0300-\u036f]|[-&](?=\w)|(?<=\d)[.,:/](?=\d)                           # AT&T, 3.5, 1/2
-        |['’](?!(?:s|m|d|re|ve|ll)\b)(?=\w))*                                        # O'Brien
-  | \.{2,} | -{2,} | `` | '' | \S                                                    # punctuation
+# A word is a run of characters that are not white space, punctuation, ideographs or emoji
+W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
+     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿豈-﫿\U0001f000-\U0003ffff]')
+PART = rf"""(?:\d*(?:Ph\.D\.|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?                      # 5p.m., U.S.
+  | {W}(?:{W}|(?<=\d)[.,:/](?=\d)|['’·](?!(?i:s|m|d|re|ve|ll)(?!{W}))(?={W}))*)"""  # 1/2, O'Brien
+# Accents, colors of emoji and the like belong to the sign before them
+MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
+# A token is what the first of these lines to match takes; the B. of "Plan B. Then" is an initial
+TOKEN = re.compile(rf"""
+    (?i:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+ | [@\#]{W}+
+  | (?<![\w.-])[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{0,3}}\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)
+  | (?i:['’](?:s|m|d|re|ve|ll|\d0s)|n['’]t)(?!{W}) | {W}+?(?=(?i:n['’]t)(?!{W})) | (?i:can(?=not\b))
+  | [A-Z]\.(?:-[A-Z]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)      # J.-P., No. 10
+  | (?i:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
+      |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.
+  | [A-Z]{{0,2}}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?{PART}(?:[-‐‑&](?={W}){PART})*  # -.5
+  | [\U0001f1e6-\U0001f1ff]{{2}} | \.{{2,}} | -{{2,}} | `` | '' | \S{MARK}*(?:\u200d\S{MARK}*)*
 """, re.VERBOSE)
 
 
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one.
 
-    The maps are a dict of word_map, char_map and tag_map, the arguments those of its training. The
-    pattern token says what a word is in a str.
+    Maps are a dict, arguments those of its training; the pattern token finds the words of a str.
     """
 
     def __init__(self, model, maps, arguments, device='cpu'):
@@ -185,29 +188,38 @@ class Tagger:
         shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
-    def tag(self, sentences, probabilities=False, at_once=2048):
+    def tag(self, sentences, probabilities=False, batch_size=2048):
         """Tag sentences, however many there are.
 
         The sentences are an iterable of str, which are split into words, or of lists of words;
-        at_once is the number that is read before the first is tagged. Yields for each a dict: text;
-        tokens and tags, lists of str; entities, dicts of type, text, and start and end in the text;
-        and, if asked for, probabilities, of the tags, and the probability of each entity.
+        batch_size is the number that is read and tagged together. Yields for each a dict: text;
+        tokens and tags, lists of str; probabilities, of the tags, which are not computed unless
+        asked for; and entities, dicts of type, text, start and end in the text, and probability.
         """
+        if isinstance(sentences, (str, bytes)):
+            raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
         sentences = iter(sentences)
-        while window := list(islice(sentences, at_once)):
-            split = [self.split(sentence) for sentence in window]
-            tagged = self.tag_words([words for _, words, _ in split], probabilities)
-            for (text, words, starts), (tags, p_tags, entities) in zip(split, tagged):
-                sentence = {'text': text, 'tokens': words, 'tags': tags, 'entities': []}
-                if probabilities:
-                    sentence['probabilities'] = p_tags
+        windows = iter(lambda: list(islice(sentences, batch_size)), [])
+        return chain.from_iterable(self.tag_window(window, probabilities) for window in windows)
+
+    def tag_window(self, window, probabilities):
+        """Yield what tag yields, for a list of sentences."""
+        split = [self.split(sentence) for sentence in window]
+        tagged = {}
+        for batch in make_batches([words for _, words, _ in split]):
+            tagged.update(self.tag_batch(batch, probabilities))
+        for n, (text, words, starts) in enumerate(split):
+            sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
+                        'entities': []}
+            for start in range(0, len(words), MOST_WORDS):
+                tags, p_tags, entities = tagged[n, start]
+                sentence['tags'] += tags
+                sentence['probabilities'] += p_tags
                 for name, first, end, p in entities:
                     left, right = starts[first], starts[end - 1] + len(words[end - 1])
-                    entity = {'type': name, 'text': text[left:right], 'start': left, 'end': right}
-                    if probabilities:
-                        entity['probability'] = p
-                    sentence['entities'].append(entity)
-                yield sentence
+                    sentence['entities'].append({'type': name, 'text': text[left:right],
+                                                 'start': left, 'end': right, 'probability': p})
+            yield sentence
 
     def split(self, sentence):
         """The text, the words and where they begin, of a str or of a list of words."""
@@ -216,99 +228,96 @@ class Tagger:
             return sentence, [word.group() for word in found], [word.start() for word in found]
         return ' '.join(sentence), sentence, word_starts(sentence)
 
-    def tag_words(self, sentences, probabilities=False):
-        """Tag lists of words, those of similar length together.
-
-        Each has three lists: its tags; their probabilities, if asked for; its entities, as (type,
-        first word, last word + 1, probability or None).
-        """
-        pieces = [(n, start, [word[:MOST_CHARS] for word in words[start:start + MOST_WORDS]])
-                  for n, words in enumerate(sentences)
-                  for start in range(0, len(words), MOST_WORDS)]
-        # Neighbors are of similar length, so that a batch has few pads; its padded size is bounded
-        pieces.sort(key=lambda piece: (len(piece[2]), sum(map(len, piece[2]))))
-        tagged, batch, longest = {}, [], 0
-        for piece in pieces:
-            chars = len(' '.join(piece[2]))
-            if batch and (len(batch) == 32 or max(chars, longest) * (len(batch) + 1) > 20_000):
-                tagged.update(self.tag_batch(batch, probabilities))
-                batch, longest = [], 0
-            batch.append(piece)
-            longest = max(chars, longest)
-        if batch:
-            tagged.update(self.tag_batch(batch, probabilities))
-
-        results = [([], [], []) for _ in sentences]
-        for n, start in sorted(tagged):
-            for whole, piece in zip(results[n], tagged[n, start]):
-                whole.extend(piece)
-        return results
-
     @torch.inference_mode()
-    def tag_batch(self, pieces, probabilities):
-        """tag_words for a batch of (n, start, words): a dict from (n, start) to the three lists."""
-        batch = create_input_tensors([words for _, _, words in pieces], None, **self.maps)
+    def score(self, sentences):
+        """The CRF's scores of lists of words, (N, L_w, m, m), in double precision, and lengths."""
+        shortened = [[word[:MOST_CHARS] for word in words] for words in sentences]
+        batch = create_input_tensors(shortened, None, **self.maps)
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
-        decoded = self.decoder.decode(scores, batch.wmap_lengths)
-        tags = name_tags(decoded, batch.wmap_lengths, self.maps['tag_map'])
+        return scores.double(), batch.wmap_lengths
+
+    def tag_batch(self, pieces, probabilities):
+        """Tag pieces: a dict from (sentence, first word) to their tags, probabilities, entities."""
+        scores, lengths = self.score([words for _, _, words in pieces])
+        decoded = self.decoder.decode(scores, lengths)
+        tags = name_tags(decoded, lengths, self.maps['tag_map'])
         entities = [find_entities(row) if self.task == 'ner' else [] for row in tags]
         p_tags, p_entities = [[]] * len(tags), [[None] * len(row) for row in entities]
         if probabilities:
-            marginals = self.decoder.marginals(scores, batch.wmap_lengths)
+            marginals = self.decoder.marginals(scores, lengths)
             shown = (marginals @ self.shown_alike.double()).gather(2, decoded.unsqueeze(2))
             p_tags = [row[:len(names)] for row, names in zip(shown.squeeze(2).tolist(), tags)]
-            p_entities = self.decoder.entity_probabilities(
-                scores, batch.wmap_lengths, decoded, entities)
+            p_entities = self.decoder.entity_probabilities(scores, lengths, decoded, entities)
         tagged = {}
         for i, (n, start, _) in enumerate(pieces):
             names = convert_tags(tags[i], 'iob2') if self.task == 'ner' else tags[i]
-            tagged[n, start] = (names, p_tags[i], [
+            tagged[n, start] = names, p_tags[i], [
                 (name, start + first, start + end, p)
-                for (name, first, end), p in zip(entities[i], p_entities[i])])
+                for (name, first, end), p in zip(entities[i], p_entities[i])]
         return tagged
+
+
+def make_batches(sentences):
+    """Cut lists of words into pieces, and yield batches of them: (sentence, first word, words)."""
+    pieces = [(n, start, words[start:start + MOST_WORDS]) for n, words in enumerate(sentences)
+              for start in range(0, len(words), MOST_WORDS)]
+    # Neighbors are of similar length, so that a batch has few pads; its padded size is bounded
+    pieces.sort(key=lambda piece: (len(piece[2]), sum(map(len, piece[2]))))
+    batch, longest = [], 0
+    for piece in pieces:
+        chars = sum(min(len(word), MOST_CHARS) + 1 for word in piece[2])
+        if batch and (len(batch) == 32 or max(chars, longest) * (len(batch) + 1) > 20_000):
+            yield batch
+            batch, longest = [], 0
+        batch.append(piece)
+        longest = max(chars, longest)
+    if batch:
+        yield batch
 
 
 def load_tagger(path, device='cpu'):
     """Load a checkpoint of train.py for tagging; InputError as load_checkpoint has it."""
     checkpoint = load_checkpoint(path, device)
-    model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
-    model.load_state_dict(checkpoint['model'])
-    return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device)
+    with file_errors(path, 'used'):
+        model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
+        model.load_state_dict(checkpoint['model'])
+        return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device)
 
 
-@torch.inference_mode()
 def explain(tagger, text, most=5):
-    """Write the Viterbi trellis of one sentence as a table of its most likely tags.
-
-    Each has the score of the best sequence to it, the tag before it there, and its probability.
-    """
-    words = tagger.token.findall(text)
-    batch = create_input_tensors([words], None, **tagger.maps)
-    scores, _, _ = tagger.model(**batch.to(tagger.device)._asdict())
+    """Write the Viterbi trellis of a sentence as a table of each word's most likely tags."""
     decoder, names = tagger.decoder, list(tagger.maps['tag_map'])
-    cumulative, backpointers = decoder.trellis(scores + decoder.mask, batch.wmap_lengths)
-    best = decoder.decode(scores, batch.wmap_lengths)[0].tolist()
-    marginals = decoder.marginals(scores, batch.wmap_lengths)[0]
     lines = ['word                  tag                score  from            probability']
-    for t, word in enumerate([*words, '<end>']):
-        likely = marginals[t].topk(min(most, len(names))).indices.tolist() if t < len(words) else []
-        for tag in dict.fromkeys([best[t], *likely]):
-            lines.append(f'{word:20.20} {"*" if tag == best[t] else " "}{names[tag]:15} '
-                         f'{cumulative[t][0, tag].item():8.2f}  '
-                         f'{names[backpointers[t][0, tag]]:15} {marginals[t, tag].item():11.4f}')
-            word = ''
+    _, sentence, _ = tagger.split(text)
+    for start in range(0, len(sentence), MOST_WORDS):
+        words = sentence[start:start + MOST_WORDS]
+        scores, lengths = tagger.score([words])
+        cumulative, backpointers = decoder.trellis(scores + decoder.mask, lengths)
+        best = decoder.decode(scores, lengths)[0].tolist()
+        marginals = decoder.marginals(scores, lengths)[0]
+        for t, word in enumerate([*words, '<end>']):
+            number = min(most, len(names)) if t < len(words) else 0
+            for tag in dict.fromkeys([best[t], *marginals[t].topk(number).indices.tolist()]):
+                star, previous = '*' if tag == best[t] else ' ', names[backpointers[t][0, tag]]
+                lines.append(f'{word:20.20} {star}{names[tag]:15} {cumulative[t][0, tag]:8.2f}  '
+                             f'{previous:15} {marginals[t, tag]:11.4f}')
+                word = ''
     return '\n'.join(lines)
 
 
-def evaluate(tagger, files, tag_column=None, examples=0):
-    """Score a tagger on labeled files, and show how it tags the first sentences of each."""
-    column = tagger.arguments['tag_column'] if tag_column is None else tag_column
+def evaluate(tagger, files, tag_column=None, word_column=None, conll=False, examples=0):
+    """Score a tagger on labeled files, or print words, gold and predicted tags for conlleval."""
+    tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
+    word_column = tagger.arguments['word_column'] if word_column is None else word_column
     for file in files:
-        words, tags = read_corpus(file, tagger.task, column, tagger.arguments['tag_scheme'],
-                                  tagger.maps['tag_map'])
+        words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
         tagged = list(tagger.tag(words))
-        print(f'{file}:')
-        print_scores(score_task(tags, [sentence['tags'] for sentence in tagged], tagger.task))
+        predicted = [sentence['tags'] for sentence in tagged]
+        if conll:
+            print('\n'.join(map(in_columns, words, gold, predicted)))
+        else:
+            print(f'{file}:')
+            print_scores(score_task(gold, predicted, tagger.task))
         for sentence in tagged[:examples]:
             print(inline(sentence, tagger.task))
 
@@ -317,36 +326,51 @@ def evaluate(tagger, files, tag_column=None, examples=0):
 
 def read_sentences(files):
     """Read files or standard input line by line; what is not UTF-8 is replaced, with a warning."""
+    for name in files:
+        # What cannot be read is best known at once; a pipe can be opened only once
+        with file_errors(name):
+            if name != '-' and not Path(name).is_fifo():
+                open(name, 'rb').close()
     warned = False
-    for name in files or ['standard input']:
+    for name in files or ['-']:
+        shown = 'standard input' if name == '-' else name
         # A bar is for a terminal that does not also show the output
-        hidden = True if not files or sys.stdout.isatty() else None
-        with file_errors(name), open(name, 'rb') if files else sys.stdin.buffer as file:
-            for number, line in enumerate(tqdm(file, name, leave=False, disable=hidden), start=1):
+        hidden = True if name == '-' or sys.stdout.isatty() else None
+        with file_errors(shown):
+            if name == '-' and sys.stdin is None:
+                raise OSError('it is closed')
+            file = sys.stdin.buffer if name == '-' else open(name, 'rb')
+            for number, line in enumerate(tqdm(file, shown, leave=False, disable=hidden), start=1):
                 text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
                 if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
-                    print(f'warning: {name}, line {number}: expected UTF-8; what is not is '
+                    print(f'warning: {shown}, line {number}: expected UTF-8; what is not is '
                           'replaced, here and in other lines', file=sys.stderr)
                     warned = True
                 yield text.removesuffix('\n').removesuffix('\r')
 
 
-def inline(tagged, task):
-    """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
-    if task == 'pos':
-        return ' '.join('/'.join(row) for row in columns(tagged, places=2))
-    text, position, parts = tagged['text'], 0, []
-    for entity in tagged['entities']:
-        p = f' {entity["probability"]:.2f}' if 'probability' in entity else ''
-        parts += [text[position:entity['start']], f'[{entity["type"]}{p} {entity["text"]}]']
-        position = entity['end']
-    return ''.join([*parts, text[position:]])
+def in_columns(words, *tags):
+    """Rows of a word and its tags; a space in a word becomes _, since it would begin a column."""
+    words = [word.replace(' ', '_') for word in words]
+    return ''.join(' '.join(row) + '\n' for row in zip(words, *tags))
 
 
 def columns(tagged, places):
-    """Rows of a word, its tag and, if there is one, its probability."""
-    shown = [f'{p:.{places}f}' for p in tagged.get('probabilities', [])]
-    return zip(*filter(None, (tagged['tokens'], tagged['tags'], shown)))
+    """The words, the tags and, if they were asked for, the probabilities of a tagged sentence."""
+    shown = [f'{p:.{places}f}' for p in tagged['probabilities']]
+    return [tagged['tokens'], tagged['tags'], *([shown] if shown else [])]
+
+
+def inline(tagged, task):
+    """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
+    if task == 'pos':
+        return ' '.join(map('/'.join, zip(*columns(tagged, places=2))))
+    text, position, parts = tagged['text'], 0, []
+    for entity in tagged['entities']:
+        p = '' if entity['probability'] is None else f' {entity["probability"]:.2f}'
+        parts += [text[position:entity['start']], f'[{entity["type"]}{p} {entity["text"]}]']
+        position = entity['end']
+    return ''.join([*parts, text[position:]])
 
 
 def parse_arguments(argv):
@@ -359,21 +383,28 @@ def parse_arguments(argv):
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--tokenized', action='store_true', help='words are what stands between white space')
-    add('--output_format', choices=('inline', 'conll', 'jsonl'), default='inline',
-        help='for people, in columns, or as JSON with places in the line (default: inline)')
+    add('--output_format', choices=('inline', 'conll', 'jsonl'),
+        help='for people (default), in columns, or as JSON with places in the line')
     add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
+    add('--batch_size', type=number(int, 1), help='lines to read and tag together (default: 2048)')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
-    add('--tag_column', type=number(int, 0), help="the labels' column (default: as in training)")
+    add('--tag_column', type=int, help="the labels' column (default: as in training)")
+    add('--word_column', type=int, help="the words' column (default: as in training)")
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
-    if args.evaluate and not args.files:
-        raise InputError('--evaluate: expected labeled files, found none')
     if args.text is not None and args.files:
         raise InputError('--text: expected no files beside it')
-    if args.explain and args.evaluate:
-        raise InputError('--explain: expected no --evaluate beside it')
+    if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
+        raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
+    if not args.evaluate and (args.tag_column, args.word_column) != (None, None):
+        raise InputError('--tag_column and --word_column: expected --evaluate beside them')
+    for mode, others in (('explain', 'evaluate output_format probabilities batch_size'),
+                         ('evaluate', 'text tokenized probabilities batch_size')):
+        for other in others.split():
+            if getattr(args, mode) and getattr(args, other) not in (None, False):
+                raise InputError(f'--{mode}: expected no --{other} beside it')
     return args
 
 
@@ -385,7 +416,8 @@ def main(argv):
         tagger.token = re.compile(r'\S+')
     lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
     if args.evaluate:
-        evaluate(tagger, args.files, args.tag_column)
+        conll = args.output_format == 'conll'
+        evaluate(tagger, args.files, args.tag_column, args.word_column, conll)
     elif args.explain:
         for line in filter(str.strip, lines):
             print(explain(tagger, line))
@@ -395,18 +427,19 @@ def main(argv):
 
 def tag_lines(tagger, lines, args):
     """Tag lines and print them in the --output_format."""
-    # At a terminal each sentence is answered at once
-    interactive = not args.files and args.text is None and sys.stdin.isatty()
+    interactive = not args.files and args.text is None and sys.stdin and sys.stdin.isatty()
     if interactive:
         print('Type a sentence, or Ctrl-D to end.', file=sys.stderr)
+    # At a terminal each sentence is answered at once
+    batch_size = args.batch_size or (1 if interactive else 2048)
     probabilities = args.probabilities or args.output_format == 'jsonl'
-    for tagged in tagger.tag(lines, probabilities, at_once=1 if interactive else 2048):
+    for tagged in tagger.tag(lines, probabilities, batch_size):
+        line = inline(tagged, tagger.task)
         if args.output_format == 'jsonl':
-            print(json.dumps(tagged, ensure_ascii=False))
+            line = json.dumps(tagged, ensure_ascii=False)
         elif args.output_format == 'conll':
-            print(''.join(' '.join(row) + '\n' for row in columns(tagged, places=4)))
-        else:
-            print(inline(tagged, tagger.task))
+            line = in_columns(*columns(tagged, places=4))
+        print(line, flush=batch_size < 2048)
 
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@
     loss = loss + lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
 
 In the shapes, N is the number of sentences, L_w and L_c are the padded numbers of words and of
-characters, m is the number of tags, <start> and <end> among them. The example, `dunston checks in`,
-is the title of a film.
+characters, with <end>, and m is the number of tags, with <start> and <end>. The example, `dunston
+checks in`, is the title of a film.
 """
 
 import torch
@@ -29,7 +29,6 @@ class Highway(nn.Module):
     def forward(self, x):
         """(..., size) -> (..., size)."""
         for i, (transform, gate) in enumerate(zip(self.transform, self.gate)):
-            # Dropout is between the layers
             if i > 0:
                 x = self.dropout(x)
             g = torch.sigmoid(gate(x))
@@ -57,15 +56,14 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BLSTM and a CRF that share character LSTMs with two language models (paper: 3).
+    """A word BLSTM and a CRF, and two language models that share its character LSTMs (section 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
-        char_..., word_...: sizes of the embeddings and LSTMs; the two directions of the word BLSTM
-            have word_rnn_dim // 2 outputs each.
-        dropout, highway_layers: a probability, and the number of layers of each highway network.
-        language_models, characters, crf: False leaves the part out. The tutorial's configurations
+        char_..., word_...: sizes of the embeddings and LSTMs; word_rnn_dim, which is even, counts
+            the outputs of both directions. highway_layers: of each highway network.
+        language_models, characters, crf: False leaves the part out. README.md's configurations
             are (a) no language models, (b) no characters either, (c) no CRF either: its transition
             scores stay at 0, and the loss is a softmax at each word.
     """
@@ -84,10 +82,10 @@ class LM_LSTM_CRF(nn.Module):
             self.char_embeds = nn.Embedding(charset_size, char_emb_dim)
             init_embedding(self.char_embeds.weight)
             # nn.LSTM has dropout between its layers, and warns if there is only one
-            char_lstm = {'num_layers': char_rnn_layers, 'batch_first': True,
-                         'dropout': dropout if char_rnn_layers > 1 else 0}
-            self.forw_char_lstm = nn.LSTM(char_emb_dim, char_rnn_dim, **char_lstm)
-            self.back_char_lstm = nn.LSTM(char_emb_dim, char_rnn_dim, **char_lstm)
+            options = {'num_layers': char_rnn_layers, 'batch_first': True,
+                       'dropout': dropout if char_rnn_layers > 1 else 0}
+            self.forw_char_lstm = nn.LSTM(char_emb_dim, char_rnn_dim, **options)
+            self.back_char_lstm = nn.LSTM(char_emb_dim, char_rnn_dim, **options)
             self.subword_hw = Highway(2 * char_rnn_dim, highway_layers, dropout)
             feature_dim = word_emb_dim + 2 * char_rnn_dim
         if language_models:
@@ -125,9 +123,9 @@ class LM_LSTM_CRF(nn.Module):
         lm_f_scores, lm_b_scores = None, None
 
         if self.characters:
-            # Characters: the states at [7, 14, 17, 18] have read 'dunston ', 'dunston checks ' ...;
-            # those at [17, 9, 2, 18] have read 'ni skcehc notsnud ', 'ni skcehc ' ...
-            # (N, L_w, char_rnn_dim)
+            # Characters: the states where words end. Forward, at [7, 14, 17, 18], they have read
+            # 'dunston ', 'dunston checks ' ...; backward, at [17, 9, 2, 18], 'ni skcehc notsnud ',
+            # 'ni skcehc ' ...: (N, L_w, char_rnn_dim)
             states_f = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
             states_b = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
 
@@ -155,8 +153,7 @@ class LM_LSTM_CRF(nn.Module):
         """
         # (N, L_c, char_rnn_dim)
         states, _ = lstm(self.dropout(self.char_embeds(cmaps)))
-        # gather wants an index for each of the char_rnn_dim values, the same for all
-        # (N, L_w) -> (N, L_w, 1) -> (N, L_w, char_rnn_dim)
+        # gather wants an index for each of the char_rnn_dim values: (N, L_w, char_rnn_dim)
         return states.gather(1, cmarkers.unsqueeze(2).expand(-1, -1, states.size(2)))
 
     def predict_words(self, states, highway, output):
@@ -167,7 +164,8 @@ class LM_LSTM_CRF(nn.Module):
         """Run the word BLSTM: (N, L_w, feature_dim) -> (N, L_w, word_rnn_dim).
 
         Its backward half begins at the right end, where pads would do harm. So it needs a packed
-        batch, whose rows are sorted, longest first, unless all sentences have the same length.
+        batch, whose rows are sorted, longest first (enforce_sorted=False would do so, too), unless
+        all sentences have the same length.
         """
         if wmap_lengths.min() == features.size(1):
             return self.word_blstm(features)[0]
@@ -182,8 +180,8 @@ class ViterbiLoss(nn.Module):
     """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
 
     A sequence's score is the sum of its scores[n, t, previous, current]. Z is the sum of exp(score)
-    over all sequences of tags from <start> to <end>, those that make no sense among them: that
-    these are improbable is to be learned. (In spite of the name, Viterbi's algorithm is not used.)
+    over all sequences of tags from <start> to <end>, senseless ones too: training makes those
+    improbable. (In spite of the name, Viterbi's algorithm is not used.)
     """
 
     def __init__(self, tag_map):
@@ -191,30 +189,28 @@ class ViterbiLoss(nn.Module):
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
 
     def forward(self, scores, targets, lengths):
-        """Compute the mean loss of N sentences.
+        """Compute the mean loss of N sentences from the CRF's scores, (N, L_w, m, m).
 
-        Args:
-            scores: from the CRF, (N, L_w, m, m).
-            targets: gold tags as cells of the scores, previous * m + current, (N, L_w).
-            lengths: numbers of words, with <end>, (N,).
+        Targets are gold tags, as places previous * m + current in a flat (m, m), (N, L_w); lengths
+        are numbers of words, with <end>, (N,), on the CPU.
         """
         # Which places hold a word or <end>, and not a pad: (N, L_w)
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
 
-        # The gold sequence, the sum of its cells: 1 + 4 + 2 + 0 = 7 in the tutorial's example
+        # The gold sequence: 1 + 4 + 2 + 0 = 7 in README.md's example
         # (N, L_w, m, m) -> (N, L_w, m * m) -> (N, L_w) -> (N,)
-        cells = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
-        gold_score = cells.masked_fill(~inside, 0).sum(dim=1)
+        gold_scores = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
+        gold_score = gold_scores.masked_fill(~inside, 0).sum(dim=1)
 
         # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
-        # of those that end in tag j so far. The tag before the first word is <start>: (N, m)
+        # of all sequences up to word t that end in tag j. Before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         for t in range(1, scores.size(1)):
-            # The current tag of the step before is now the previous tag: it moves to dimension 1
-            # (N, m, 1) + (N, m, m) -> (N, m)
-            longer = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
+            # What was the current tag is now the previous one, and the new dimension is the current
+            # tag, as in the scores: (N, m, 1) + (N, m, m) -> (N, m)
+            extended = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
             # A sentence that is over keeps its sums
-            cumulative = torch.where(inside[:, t].unsqueeze(1), longer, cumulative)
+            cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
         # The last tag is <end>
         log_z = cumulative[:, self.end]
 
@@ -227,13 +223,13 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
 
     The forward model predicts the next word: dunston -> checks, checks -> in, in -> <end>. The
     backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>.
-    Words from lm_vocab_size on have a vector but do not occur in training: as targets they are
+    Words numbered lm_vocab_size and up come from the embedding file alone; as targets they are
     <unk>. Both results are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """
-    # The words of the corpus end with <end> and <unk>; those of the embedding file follow
+    # In word_map, <end> and <unk> follow the corpus's words; the embedding file's come after them
     end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1
     words = torch.where(wmaps < lm_vocab_size, wmaps, unknown_word)
-    # dunston checks in <end> -> checks in <end> <pad> and <end> dunston checks in
+    # From dunston checks in <end>: 'checks in <end> <pad>' and '<end> dunston checks in'
     following = nn.functional.pad(words[:, 1:], (0, 1))
     preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end_word)
     no_target = (torch.arange(wmaps.size(1)) >= wmap_lengths.unsqueeze(1) - 1).to(wmaps.device)

@@ -11,9 +11,11 @@ import csv
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -43,17 +45,17 @@ def add_arguments(parser):
 
     add = parser.add_argument_group('data').add_argument
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
-    add('--tag_column', type=number(int, 0), help='from 0; None is 3 for ner and 1 for pos')
+    add('--tag_column', type=int, help='from 0, or -1 for the last; None is -1 for ner, 1 for pos')
+    add('--word_column', type=int, default=0, help='from 0, or -1 for the last')
     add('--train_file', help='CoNLL file to learn from; None is the one in data/sample')
     add('--val_file', help='CoNLL file that says when to stop, likewise')
     add('--test_file', help='CoNLL file to score at the end, likewise')
     add('--emb_file', help='word vectors, such as GloVe or word2vec, in text format, plain or .gz')
     add('--min_word_freq', type=count, default=5, help='rarer words are <unk>')
     add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
-    add('--caseless', default=True, help='look words up in lower case', **switch)
+    add('--caseless', default=True, help='lower-case the vocabulary', **switch)
     add('--expand_vocab', default=True, help="take in all of emb_file's words", **switch)
     add('--tag_scheme', choices=('iobes', 'iob2'), default='iobes', help='how entities are learned')
-
     add = parser.add_argument_group('model').add_argument
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
     add('--word_emb_dim', type=count, help="size of word embeddings; None is emb_file's, or 100")
@@ -67,7 +69,6 @@ def add_arguments(parser):
     add('--language_models', default=True, help='configuration (a) is without them', **switch)
     add('--characters', default=True, help='configuration (b) is without them as well', **switch)
     add('--crf', default=True, help='configuration (c) is without it as well', **switch)
-
     add = parser.add_argument_group('training').add_argument
     add('--epochs', type=count, default=200, help='largest number of epochs')
     add('--batch_size', type=count, default=10, help='sentences in a step of each process')
@@ -80,7 +81,6 @@ def add_arguments(parser):
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
         help='score that says which epoch is best')
     add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of all random numbers')
-
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to continue from')
     add('--output_dir', default='.', help='folder for checkpoints and the log')
@@ -96,21 +96,18 @@ def main(argv):
     # Files: for each of them, the words and the tags of its sentences
     known_tags = None if checkpoint is None else checkpoint['maps']['tag_map']
     files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
-    corpora = {name: read_corpus(file, args.task, args.tag_column, args.tag_scheme, known_tags)
+    corpora = {name: read_corpus(file, args.task, args.tag_column, args.tag_scheme,
+                                 args.word_column, known_tags)
                for name, file in files.items() if file is not None}
 
     # Maps: those of the training file, or of the checkpoint to continue from
-    if checkpoint is None:
-        maps, lm_vocab_size, embeddings = make_maps(corpora, args)
-    else:
-        maps, embeddings = checkpoint['maps'], None
-        lm_vocab_size = checkpoint['model_arguments']['lm_vocab_size']
+    maps, lm_vocab_size, embeddings = make_maps(corpora, checkpoint, args)
 
     # Tensors, in batches of sentences of similar length
     train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed, rank, processes)
     val_loader = make_loader(*corpora['val'], maps, batch_size=32)
 
-    # Model; of a checkpoint, parse_arguments has taken over the sizes
+    # Model; with --checkpoint, parse_arguments has taken the sizes from it
     model_arguments = dict(
         tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
         char_emb_dim=args.char_emb_dim, char_rnn_dim=args.char_rnn_dim,
@@ -128,17 +125,20 @@ def main(argv):
     # Loop, from the first epoch or from where the checkpoint stopped
     state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
              'arguments': vars(args), 'model_arguments': model_arguments}
-    prepare_run(checkpoint, model, optimizer, state, args, rank)
-    try:
-        train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank)
-    except KeyboardInterrupt:
-        # What was learned until then is tested all the same
-        say_how_to_continue(args, state)
-    best_checkpoint = Path(args.output_dir) / BEST_CHECKPOINT
-    if args.test_file is not None and rank == 0 and best_checkpoint.exists():
-        print(f'tagged by {best_checkpoint}:')
-        evaluate(load_tagger(best_checkpoint, args.device), [args.test_file], examples=2)
-    leave_processes()
+    with locked(args.output_dir, rank):
+        prepare_run(checkpoint, model, optimizer, state, args, rank)
+        try:
+            train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank)
+        except KeyboardInterrupt:
+            # What was learned until then is tested all the same, unless other processes wait
+            say_how_to_continue(args, state)
+            if dist.is_initialized():
+                raise
+        score_test_file(args, rank)
+    if dist.is_initialized():
+        # Leave together: gloo may abort a process whose connections end under it
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def train(train_loader, model, vb_criterion, optimizer, args, epoch):
@@ -186,7 +186,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
 
         decoded = vb_decoder.decode(crf_scores, batch.wmap_lengths)
         predicted += name_tags(decoded, batch.wmap_lengths, tag_map)
-        # The current tag of a cell, which is previous * m + current
+        # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
     scores = score_task(gold, predicted, args.task)
     # The table of all tags is for the end
@@ -200,22 +200,21 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
     scheme = args.tag_scheme if args.task == 'ner' else None
     vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
     parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    sentences = len(train_loader.dataset)
-    print(f'{sentences:,} sentences, {parameters:,} parameters to train', flush=True)
+    size = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    print(f'{len(train_loader.dataset):,} sentences, {size:,} parameters to train', flush=True)
 
     while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
         epoch, began = state['epoch'], time.perf_counter()
         lr = args.lr / (1 + args.lr_decay * epoch)
         adjust_learning_rate(optimizer, lr)
-        # A continued run repeats an epoch's random numbers; each process has its own
+        # Seeded by epoch, a continued run draws what an unbroken one would; each process differs
         torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
             train_loader, parallel_model, vb_criterion, optimizer, args, epoch)
         results = [validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args)]
         if dist.is_initialized():
-            # All processes have the results of the first one, so that they stop together
+            # All take the first one's results, to stop together (the call fills a list)
             dist.broadcast_object_list(results)
         val_loss, scores = results[0]
         total_loss = mean_lm_loss + mean_vb_loss + val_loss
@@ -239,12 +238,11 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
 
 # --- What main and the loop call ---
 
-def make_maps(corpora, args):
-    """Make the maps and load --emb_file.
-
-    The vocabulary comes from the training file alone, the tags, part of the task, from all files.
-    Returns a dict of word_map, char_map and tag_map; lm_vocab_size; and the embeddings, or None.
-    """
+def make_maps(corpora, checkpoint, args):
+    """Make a dict of the maps, or take a checkpoint's; lm_vocab_size; and embeddings, or None."""
+    if checkpoint is not None:
+        return checkpoint['maps'], checkpoint['model_arguments']['lm_vocab_size'], None
+    # The vocabulary comes from the training file alone, the tags, part of the task, from all files
     tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
     if args.task == 'ner':
         types = {entity_type for row in tags for entity_type, _, _ in find_entities(row)}
@@ -255,11 +253,9 @@ def make_maps(corpora, args):
     if args.emb_file is not None:
         embeddings, word_map, lm_vocab_size = load_embeddings(
             args.emb_file, word_map, args.expand_vocab, args.caseless)
-        dim = embeddings.size(1)
-        if args.word_emb_dim not in (None, dim):
-            raise InputError(f'--word_emb_dim: expected {dim} beside {args.emb_file}, found '
-                             f'{args.word_emb_dim}')
-        args.word_emb_dim = dim
+        given, args.word_emb_dim = args.word_emb_dim, embeddings.size(1)
+        if given not in (None, args.word_emb_dim):
+            raise InputError(f'--word_emb_dim: expected {args.word_emb_dim}, found {given}')
     args.word_emb_dim = args.word_emb_dim or 100
     maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
     return maps, lm_vocab_size, embeddings
@@ -268,18 +264,15 @@ def make_maps(corpora, args):
 def make_loader(words, tags, maps, batch_size, seed=0, rank=0, processes=1):
     """A DataLoader of batches of similar length."""
     batch = create_input_tensors(words, tags, **maps)
-    sampler = SimilarLengthSampler(batch.wmap_lengths, batch.cmap_lengths, batch_size, seed, rank,
-                                   processes)
-    # The sampler gives lists, for which the dataset gives whole batches
+    sampler = SimilarLengthSampler(
+        batch.wmap_lengths, batch.cmap_lengths, batch_size, seed, rank, processes)
     return DataLoader(WCDataset(*batch), batch_size=None, sampler=sampler)
 
 
 def make_optimizer(model, args):
-    """Make the optimizer: stochastic gradient descent with momentum.
-
-    Of pre-trained vectors only those of the words in a batch get a gradient. It comes as these rows
-    alone, or a step would spend half its time on 400,000 rows that do not change.
-    """
+    """Make the optimizer: stochastic gradient descent with momentum."""
+    # Of pre-trained vectors only the words of a batch get a gradient, as rows of their own: or a
+    # step would spend half its time on 400,000 rows that do not change
     words = model.word_embeds.weight
     model.word_embeds.sparse = (
         args.emb_file is not None and words.requires_grad and not dist.is_initialized())
@@ -289,6 +282,16 @@ def make_optimizer(model, args):
     if words.requires_grad:
         groups.append({'params': [words], 'fused': not model.word_embeds.sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
+
+
+def score_test_file(args, rank):
+    """Score the best model on the test file, if there are both."""
+    path = Path(args.output_dir) / BEST_CHECKPOINT
+    if args.test_file is None or not path.exists():
+        print(f'nothing to score: --test_file is {args.test_file}, the checkpoint {path}')
+    elif rank == 0:
+        print(f'tagged by {path}:')
+        evaluate(load_tagger(path, args.device), [args.test_file], examples=2)
 
 
 def show_progress(loader, title):
@@ -318,12 +321,12 @@ def parse_arguments(argv):
                                'output_dir': str(Path(args.checkpoint).parent)})
         args = parser.parse_args(argv)
         for name, value in checkpoint['arguments'].items():
-            if name not in CHANGEABLE and getattr(args, name) != value:
-                raise InputError(f'--{name}: expected {value}, as in {args.checkpoint}, '
-                                 f'found {getattr(args, name)}')
+            now = getattr(args, name)
+            if name not in CHANGEABLE and now != value:
+                raise InputError(f'--{name}: expected {value}, as before, found {now}')
 
     if args.tag_column is None:
-        args.tag_column = 3 if args.task == 'ner' else 1
+        args.tag_column = -1 if args.task == 'ner' else 1
     if args.train_file is None and args.val_file is None and args.test_file is None:
         args.train_file, args.val_file, args.test_file = (
             str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test'))
@@ -342,19 +345,21 @@ def prepare_run(checkpoint, model, optimizer, state, args, rank):
     """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
     folder, own = Path(args.output_dir), ()
     if checkpoint is not None:
-        restore(checkpoint, model, optimizer)
+        restore(checkpoint, model, optimizer, args.checkpoint)
         for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
             state[name] = checkpoint[name]
         if state['epoch'] >= args.epochs:
             print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
-        path = Path(args.checkpoint).resolve()
-        if path.parent == folder.resolve() and path.name in (CHECKPOINT, BEST_CHECKPOINT):
+        path, val_file = Path(args.checkpoint), Path(checkpoint['arguments']['val_file'])
+        if (path.resolve().parent == folder.resolve() and path.name in (CHECKPOINT, BEST_CHECKPOINT)
+                and (folder / BEST_CHECKPOINT).exists()
+                and val_file.resolve() == Path(args.val_file).resolve()):
             own = (path.name, BEST_CHECKPOINT, LOG)
         else:
-            # The best one so far is elsewhere; here the best of what follows is kept
-            state['best_score'] = -1.0
+            # Its best checkpoint is elsewhere, or gone, or the best for another file
+            state.update(best_score=-1.0, epochs_since_improvement=0)
+            print('the best score and the patience start anew')
     with file_errors(f'--output_dir {folder}', 'written'):
-        folder.mkdir(parents=True, exist_ok=True)
         old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
                if name not in own and (folder / name).exists()]
         newest = time.localtime(max((path.stat().st_mtime for path in old), default=0))
@@ -364,16 +369,39 @@ def prepare_run(checkpoint, model, optimizer, state, args, rank):
                 raise InputError(f'{kept}: expected no such file, found one in the way')
             path.rename(kept)
             print(f'{path} is kept as {kept}')
+            if str(path) == args.checkpoint:
+                args.checkpoint = str(kept)
 
 
-def restore(checkpoint, model, optimizer):
+@contextmanager
+def locked(folder, rank):
+    """Make a folder and keep other runs out of it; the system forgets the lock with the process."""
+    with file_errors(f'--output_dir {folder}', 'written'):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    if rank > 0 or os.name == 'nt':
+        # Windows has no such locks
+        yield
+        return
+    import fcntl
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f'--output_dir {folder}: expected no other run in it, found one') from None
+    finally:
+        os.close(handle)
+
+
+def restore(checkpoint, model, optimizer, path):
     """Bring a model and its optimizer to where a checkpoint has them."""
-    model.load_state_dict(checkpoint['model'])
-    optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
-    momentum = optimizer.state[model.word_embeds.weight]
-    if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
-        # One process saves it as rows
-        momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
+    with file_errors(path, 'used'):
+        model.load_state_dict(checkpoint['model'])
+        optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
+        momentum = optimizer.state[model.word_embeds.weight]
+        if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
+            # One process saves it as rows
+            momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
 
 
 def save_epoch(model, optimizer, maps, state, args, is_best):
@@ -397,9 +425,9 @@ def save_epoch(model, optimizer, maps, state, args, is_best):
 def say_how_to_continue(args, state):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
     path, advice = Path(args.output_dir) / CHECKPOINT, 'there is no checkpoint yet'
-    path = path if path.exists() else args.checkpoint
-    if path is not None:
-        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'
+    if path.exists() or args.checkpoint is not None:
+        path = shlex.quote(str(path if path.exists() else args.checkpoint))
+        advice = f'to continue: python train.py --checkpoint {path}'
     print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
 
 
@@ -412,17 +440,12 @@ def join_processes(args):
     if args.device.startswith('cuda'):
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
+    # When one process ends, torchrun tells the others so
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if dist.get_rank() > 0:
         # Only the first one prints
         sys.stdout = open(os.devnull, 'w')
     return dist.get_rank(), dist.get_world_size()
-
-
-def leave_processes():
-    """Leave together: gloo may abort a process whose connections end under it."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
 
 
 if __name__ == '__main__':

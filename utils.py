@@ -4,12 +4,11 @@
     word_map, char_map, tag_map = create_maps(words, tags, min_word_freq=1, caseless=True)
     batch = create_input_tensors(words, tags, word_map, char_map, tag_map)
 
-The comments follow `dunston checks in`, the title of a film: its tags in the scheme IOB2 are
-B-FILM, I-FILM, I-FILM (begin, inside, inside), and O (outside) is the tag of all other words.
+The comments follow `dunston checks in`, the title of a film. In the scheme IOB2 its tags are
+B-FILM, I-FILM, I-FILM (begin, inside, inside); all other words have O (outside).
 """
 
 import argparse
-import codecs
 import gzip
 import math
 import os
@@ -29,7 +28,7 @@ import torch
 from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 
 # --- Maps and the eight tensors ---
@@ -37,14 +36,10 @@ CHECKPOINT_FORMAT = 2
 def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
     """Number the words, characters and tags of a corpus.
 
-    Args:
-        words, tags: for each sentence, a list of str.
-        min_word_freq, min_char_freq: what is seen less often is binned as <unk>.
-        caseless: lower-case the words (never the characters)?
-
-    Returns:
-        word_map and char_map: <pad> is 0, then all words or characters in the order in which they
-        first occur, <end>, <unk>; tag_map: <start> is 0, then the tags in sorted order, <end>.
+    The words and tags are, for each sentence, a list of str. What is seen less often than
+    min_word_freq or min_char_freq is binned as <unk>. If caseless, words are lower-cased (never the
+    characters). Returns word_map and char_map, where <pad> is 0, then all words or characters in
+    the order of the text, <end>, <unk>; and tag_map: <start> is 0, then the sorted tags, <end>.
     """
     word_counts, char_counts = Counter(), Counter()
     for sentence in words:
@@ -86,12 +81,12 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
         # the next word: [7, 14, 17, 18]
         *starts, end_place = word_starts(sentence)
         cmarkers_f.append([start - 1 for start in starts[1:]] + [end_place - 1, end_place])
-        # Read backward, a word that begins at 0 ends as the last of 17 characters, and the space
-        # after it is at 17. In the order of the words: [17, 9, 2, 18]
+        # Read backward, a word that begins at p is followed by its space at 17 - p, as the text has
+        # 17 characters. In the order of the words: [17, 9, 2, 18]
         cmarkers_b.append([len(text) - start for start in starts] + [end_place])
 
-        # <start>, B, I, I, <end> are the cells (0, 1), (1, 2), (2, 2), (2, 4) of a matrix with
-        # 5 columns, whose places are previous * 5 + current: [1, 7, 12, 14]
+        # <start>, B, I, I, <end> are the pairs (previous, current) (0, 1), (1, 2), (2, 2), (2, 4);
+        # as places in a flat 5 x 5 matrix, previous * 5 + current: [1, 7, 12, 14]
         if tags is not None:
             path = [tag_map[tag] for tag in ('<start>', *tags[n], '<end>')]
             tmaps.append([previous * m + current for previous, current in pairwise(path)])
@@ -127,40 +122,60 @@ def pad(rows):
 
 # --- CoNLL files ---
 
-def read_words_tags(file, tag_ind, caseless=True, word_ind=0, wrong=None):
+def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """Read the words and one column of tags from a file in CoNLL format.
 
-    A row holds a word and its tags, in columns between spaces or tabs (a no-break space belongs
-    to its word). A blank line or a -DOCSTART- line ends a sentence.
-
-    The columns tag_ind and word_ind are counted from 0; caseless lower-cases the words; wrong is a
-    function that says what was expected in place of a tag, if anything. Returns words and tags,
-    for each sentence a list of str; InputError if there is anything wrong.
+    A row holds a word and its tags in columns, between single tabs if the file has tabs, else
+    between spaces. All rows have as many columns. A blank or -DOCSTART- line ends a sentence. The
+    columns tag_ind and word_ind count from 0, or from the end with -1; caseless lower-cases the
+    words; expected is a function that says what should be there in place of a tag, or None. Returns
+    words and tags, for each sentence a list of str; InputError if there is anything wrong.
     """
-    words, tags, sentence_words, sentence_tags = [], [], [], []
-    for number, line in enumerate([*read_lines(file), ''], start=1):
-        columns = re.findall(r'[^ \t]+', line)
-        if columns and columns[0] != '-DOCSTART-':
-            where, least = f'{file}, line {number}', max(word_ind, tag_ind) + 1
-            if len(columns) < least:
-                raise InputError(f'{where}: expected at least {least} columns, found {line[:80]!r}')
-            word, tag = columns[word_ind], columns[tag_ind]
-            if wrong is not None and wrong(tag):
-                raise InputError(f'{where}: expected {wrong(tag)} in column {tag_ind} instead of '
-                                 f'{tag!r}, found {line[:80]!r}')
+    lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
+    # A no-break space belongs to its word
+    separator, width = ' *\t *' if any('\t' in line for line in lines) else ' +', None
+    if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines):
+        raise InputError(f'{file}: found a .conllu file, which data/prepare.py conllu converts')
+    for number, line in enumerate([*lines, ''], start=1):
+        if line.strip() and not re.match(r'-DOCSTART-(\s|$)', line):
+            columns = re.split(separator, line.strip(' '))
+            width = width or len(columns)
+            problem = find_problem(columns, width, tag_ind, word_ind, expected)
+            if problem is not None:
+                raise InputError(f'{file}, line {number}: {problem}, found {line[:80]!r}')
+            word = columns[word_ind]
             sentence_words.append(word.lower() if caseless else word)
-            sentence_tags.append(tag)
+            sentence_tags.append(columns[tag_ind])
         elif sentence_words:
             # A longer one is usually a forgotten blank line, and all tensors would become as long
             if len(sentence_words) > 1000 or sum(map(len, sentence_words)) > 10_000:
-                raise InputError(f'{file}, line {number - len(sentence_words)}: expected at most '
-                                 '1,000 words and 10,000 characters in the sentence from here on')
+                raise InputError(f'{file}, line {number}: expected a blank line within 1,000 words '
+                                 'or 10,000 characters')
             words.append(sentence_words)
             tags.append(sentence_tags)
             sentence_words, sentence_tags = [], []
     if not words:
         raise InputError(f'{file}: expected sentences, found none')
+    if width > 2 and all(word.isdigit() for word in chain.from_iterable(words)):
+        raise InputError(f'{file}: expected words, found only numbers (see --word_column)')
     return words, tags
+
+
+def find_problem(columns, width, tag_ind, word_ind, expected):
+    """Say what is wrong with a row of a CoNLL file whose first row has width columns, or None."""
+    least = max(column + 1 if column >= 0 else -column for column in (tag_ind, word_ind, 1))
+    if width < least:
+        return f'expected at least {least} columns'
+    if len(columns) != width:
+        return f'expected {width} columns, as in the first row'
+    if tag_ind % width == word_ind % width:
+        return f'expected tags and words in different columns, not both in {tag_ind}'
+    word, tag = columns[word_ind], columns[tag_ind]
+    if not word or not tag:
+        return 'expected a word and a tag'
+    if expected is not None and expected(tag):
+        return f'expected {expected(tag)} in column {tag_ind} instead of {tag[:40]!r}'
+    return None
 
 
 def read_lines(file):
@@ -171,22 +186,24 @@ def read_lines(file):
     return re.split('\r\n|\r|\n', text)
 
 
-def read_corpus(file, task, tag_column, tag_scheme, known_tags=None):
+def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=None):
     """Read a labeled file for a task: words as they are written, entity tags in tag_scheme.
 
-    Tags have to be those of entities where the task is 'ner', and are left alone where it is 'pos'.
-    Where the known_tags of a trained model are given, all others are wrong.
+    The task 'ner' expects tags of entities, 'pos' any tags, and a trained model its known_tags.
     """
-    def wrong(tag):
-        if not re.fullmatch('O|[BIES]-.+' if task == 'ner' else '(?!<start>$|<end>$).+', tag):
-            return 'an entity tag' if task == 'ner' else 'a tag'
+    def expected(tag):
+        if task == 'ner' and not re.fullmatch(r'O|[BIESULMW]-\S+', tag):
+            return 'an entity tag (IOB1, IOB2, IOBES, BILOU, BMES or BMEWO)'
+        if re.fullmatch(r'<start>|<end>|.*\s.*', tag):
+            return 'a tag'
         learned = convert_tags([tag], tag_scheme)[0] if task == 'ner' else tag
-        unknown = known_tags is not None and learned not in known_tags
-        return 'a tag that the model knows' if unknown else None
+        known = known_tags is None or learned in known_tags
+        return None if known else 'a tag that the model knows'
 
-    words, tags = read_words_tags(file, tag_column, caseless=False, wrong=wrong)
-    if all(tag == '-' for tag in chain.from_iterable(tags)):
-        raise InputError(f"{file}: expected tags in column {tag_column}, found only '-'")
+    words, tags = read_words_tags(
+        file, tag_column, caseless=False, word_ind=word_column, expected=expected)
+    if {'O', '-', '_'}.issuperset(chain.from_iterable(tags)):
+        raise InputError(f'{file}: expected tags in column {tag_column}, found only {tags[0][0]!r}')
     if task == 'ner':
         tags = [convert_tags(sentence_tags, tag_scheme) for sentence_tags in tags]
     return words, tags
@@ -195,7 +212,7 @@ def read_corpus(file, task, tag_column, tag_scheme, known_tags=None):
 # --- Entities and their tags ---
 
 def find_entities(tags):
-    """Find entities as (type, first word, last word + 1) in tags of IOB1, IOB2 or IOBES.
+    """Find entities as (type, first word, last word + 1) in tags of any scheme.
 
     As for conlleval, a word continues the entity of the word before it unless a tag of either says
     otherwise (B and S begin one, E and S end one, O is outside) or the type changes.
@@ -204,6 +221,8 @@ def find_entities(tags):
     start, last_prefix, last_type = None, 'O', ''
     for position, tag in enumerate([*tags, 'O']):
         prefix, _, entity_type = tag.partition('-')
+        # As BILOU, BMES and BMEWO write them
+        prefix = {'U': 'S', 'W': 'S', 'L': 'E', 'M': 'I'}.get(prefix, prefix)
         if prefix in 'BSO' or last_prefix in 'ESO' or entity_type != last_type:
             if start is not None:
                 entities.append((last_type, start, position))
@@ -237,8 +256,8 @@ def all_tags(entity_types, scheme):
 
 def init_embedding(input_embedding):
     """Fill an embedding matrix (vocabulary, dim) in place, uniformly within +-sqrt(3 / dim)."""
-    bias = (3.0 / input_embedding.size(1)) ** 0.5
-    torch.nn.init.uniform_(input_embedding, -bias, bias)
+    bound = (3 / input_embedding.size(1)) ** 0.5
+    torch.nn.init.uniform_(input_embedding, -bound, bound)
 
 
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
@@ -266,24 +285,23 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
         in_corpus[word_map[word]] = torch.tensor(values)
     new_rows = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
 
-    words, covered = word_map.keys() - SPECIAL_WORDS, found.keys() - SPECIAL_WORDS
-    print(f'{emb_file} has vectors for {len(covered):,} of the {len(words):,} words of the corpus '
-          f'and for {len(new_rows):,} other words')
+    covered = len(found.keys() - SPECIAL_WORDS)
+    print(f'{emb_file} has vectors for {covered:,} of the {lm_vocab_size - len(SPECIAL_WORDS):,} '
+          f'words of the corpus and for {len(new_rows):,} other words')
     return torch.cat((in_corpus, new_rows)), new_map, lm_vocab_size
 
 
 def read_embeddings(emb_file):
     """Read a file of word vectors, plain or .gz, in UTF-8.
 
-    A row has a word and its values between spaces (GloVe). The first row may be a header with the
-    number of words and of values (word2vec). Words may contain spaces (GloVe 840B has some). Yields
-    a word and its vector, an array of floats; InputError if a row is malformed.
+    A row has a word, which may contain spaces, and its values (GloVe). The first may be a header
+    with the number of words and of values (word2vec). Yields words and vectors, arrays of floats.
     """
     dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
     with file_errors(emb_file), open_file(emb_file, 'rb') as file:
         for number, row in enumerate(file, start=1):
             # bytes.split keeps no-break spaces, which belong to words
-            fields = (row.removeprefix(codecs.BOM_UTF8) if number == 1 else row).split()
+            fields = row.removeprefix(b'\xef\xbb\xbf' if number == 1 else b'').split()
             if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
                 dim = int(fields[1])
             elif fields:
@@ -295,50 +313,49 @@ def parse_vector(fields, dim, where):
     """Turn the fields of a row, which is at `where`, into its word and an array of dim floats."""
     try:
         word, vector = b' '.join(fields[:-dim]).decode(), array('f', map(float, fields[-dim:]))
-        # One value too many is no part of the word; a sum is finite if all of its parts are
-        if word and not re.search(r' [-+]?\d*\.\d+$', word) and math.isfinite(sum(vector)):
-            return word, vector
     except ValueError:
-        pass
-    raise InputError(f'{where}: expected a word in UTF-8 and {dim} numbers, found {len(fields)} '
-                     f'fields: {b" ".join(fields)[:40]!r}')
+        word, vector = '', []
+    # A sum is finite if all of its parts are
+    if not math.isfinite(sum(vector)):
+        found = next(value for value in vector if not math.isfinite(value))
+        raise InputError(f'{where}: expected finite numbers, found {found}')
+    # One value too many is no part of the word
+    if not word or re.search(r' [-+]?\d*\.\d+$', word):
+        raise InputError(f'{where}: expected a word in UTF-8 and {dim} numbers, found '
+                         f'{len(fields)} fields: {b" ".join(fields)[:40]!r}')
+    return word, vector
 
 
 # --- Metrics ---
 
 def score_task(gold, predicted, task):
-    """Score the tags of all sentences at once: a mean over batches would be another number.
-
-    The dict has macro_f1 and accuracy; for ner, entity_f1; and rows, for print_scores.
-    """
+    """Score the tags of all sentences at once: a mean over batches would be another number."""
     if task == 'pos':
         return score_tags(gold, predicted)
-    tags = score_tags([convert_tags(sentence, 'iob2') for sentence in gold],
-                      [convert_tags(sentence, 'iob2') for sentence in predicted])
-    entities = score_entities(gold, predicted)
-    return {'macro_f1': tags['macro_f1'], **entities, 'accuracy': tags['accuracy']}
+    gold = [convert_tags(sentence, 'iob2') for sentence in gold]
+    predicted = [convert_tags(sentence, 'iob2') for sentence in predicted]
+    return {**score_tags(gold, predicted), **score_entities(gold, predicted)}
 
 
 def score_tags(gold, predicted):
     """Compare tags word by word: their accuracy, and the mean of the F1s of all that occur."""
-    rows = score_rows([set(zip(tags, count())) for tags in gold],
-                      [set(zip(tags, count())) for tags in predicted])
-    # The last row is that of all tags together
+    rows = score_rows(gold, predicted, lambda tags: zip(tags, count()))
+    # The last row is that of all tags; with one tag a word, its F1 is the accuracy
     f1_scores = [f1 for _, _, _, f1, _ in rows[:-1]]
     return {'macro_f1': sum(f1_scores) / len(f1_scores), 'accuracy': rows[-1][3], 'rows': rows}
 
 
 def score_entities(gold, predicted):
     """Compare entities: one is right if its type, its first and its last word are (conlleval)."""
-    rows = score_rows([set(find_entities(tags)) for tags in gold],
-                      [set(find_entities(tags)) for tags in predicted])
+    rows = score_rows(gold, predicted, find_entities)
     return {'entity_f1': rows[-1][3], 'rows': rows}
 
 
-def score_rows(gold, predicted):
-    """(name, precision, recall, F1, support) of each name, and all, in sets of (name, place)."""
+def score_rows(gold, predicted, find):
+    """(name, precision, recall, F1, support) of all that find, a function, finds in tags."""
     right, found, wanted = Counter(), Counter(), Counter()
-    for gold_places, predicted_places in zip(gold, predicted, strict=True):
+    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
+        gold_places, predicted_places = set(find(gold_tags)), set(find(predicted_tags))
         right.update(name for name, *_ in gold_places & predicted_places)
         found.update(name for name, *_ in predicted_places)
         wanted.update(name for name, *_ in gold_places)
@@ -449,15 +466,15 @@ class InputError(Exception):
 
 @contextmanager
 def file_errors(path, action='read'):
-    """Say in one line that a file cannot be read, or written."""
+    """Say in one line that a file can't be read or written, or that its parts don't fit."""
     try:
         yield
     except UnicodeDecodeError as error:
         number = error.object.count(b'\n', 0, error.start) + 1
-        raise InputError(f'{path}, line {number}: expected UTF-8, found the byte '
-                         f'{error.object[error.start]:#04x}') from None
-    except (OSError, EOFError, RuntimeError, zlib.error) as error:
-        reason = getattr(error, 'strerror', None) or error
+        found = f'{error.object[error.start]:#04x}'
+        raise InputError(f'{path}, line {number}: expected UTF-8, found the byte {found}') from None
+    except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(getattr(error, 'strerror', None) or error).split())[:160]
         raise InputError(f'{path}: cannot be {action}: {reason}') from None
 
 
@@ -468,7 +485,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f'{message} (--help says more)')
 
 
-def number(kind, least, most=math.inf):
+def number(kind, least, most=10**9):
     """An int or a float between two bounds, for argparse, which tells the user the name."""
     def parse(text):
         if not least <= kind(text) <= most:
@@ -486,6 +503,8 @@ def devices():
 
 def run_main(main):
     """Run a script's main function on the command line, and say in one line what went wrong."""
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit('error: expected standard output and standard error to be open')
     # Names of people and places need more than some terminals' encodings have
     sys.stdout.reconfigure(encoding='utf-8', errors='replace')
     # A GPU then multiplies matrices in TF32, which is several times as fast
@@ -497,7 +516,13 @@ def run_main(main):
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.exit('interrupted')
-    except BrokenPipeError:
-        # The reader, head for example, has seen enough; there is nobody to tell
+    except RuntimeError as error:
+        if 'TORCHELASTIC_RUN_ID' not in os.environ:
+            raise
+        # It is usually another process that has ended
+        sys.exit('error: several processes failed: ' + ' '.join(str(error).split())[:120])
+    except OSError as error:
+        # Nothing more can be written. If the reader, head for example, has seen enough, say nothing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        reason = f'error: {error.filename or "standard output"}: {error.strerror}'
+        sys.exit(1 if isinstance(error, BrokenPipeError) else reason)

@@ -642,7 +642,7 @@ def record(checkpoint):
     tagger = load_tagger(checkpoint)
     log = load_checkpoint(checkpoint, 'cpu')['log']
     tags, tag_map = list(tagger.maps['tag_map']), tagger.maps['tag_map']
-    (task_tags, _, _), = tagger.tag_words([TASK])
+    task_tags = next(tagger.tag([TASK]))['tags']
 
     batch = create_input_tensors([AMBIGUOUS], None, **tagger.maps)
     with torch.inference_mode():
