@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils import (  # noqa: E402
     ArgumentParser, InputError, find_entities, read_lines, read_words_tags, run_main)
 
-# Where a corpus is published, its license, what to cite, and the files to download
+# Where a corpus is published, its license, what to cite, and the files to download, if any
 SOURCES = {
     'ewt': ('https://raw.githubusercontent.com/UniversalDependencies/UD_English-EWT/'
             '15d613d8447b3478787d4c278730a1e48a945efb', 'CC BY-SA 4.0',
@@ -278,20 +278,20 @@ def check_conll2003(args):
 COMMANDS = {
     'ewt': (convert, 'UD English-EWT: parts of speech', '--mirror --name --output_dir'),
     'wnut17': (convert, 'WNUT 2017: emerging entities', '--mirror --name --output_dir'),
-    'gmb': (convert, "Groningen Meaning Bank, from Kaggle's file", 'files --name --output_dir'),
+    'gmb': (convert, 'Groningen Meaning Bank, from ner_dataset.csv', 'files --name --output_dir'),
     'glove': (prepare_glove, 'GloVe 6B word vectors, 100 dimensions', '--mirror --output_dir'),
     'treebank': (convert, "NLTK's Penn Treebank sample (pip install nltk)", '--name --output_dir'),
-    'conllu': (convert, 'any Universal Dependencies corpus: one file, to be split, or those to '
-               'train, validate and test with', 'files --column --name --output_dir'),
+    'conllu': (convert, 'any Universal Dependencies corpus', 'files --column --name --output_dir'),
     'conll2003': (check_conll2003, 'check your own copy of CoNLL-2003', 'folder'),
 }
 ARGUMENTS = {
-    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE'},
+    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE',
+              'help': 'one to be split, or those to train, validate and test with'},
     'folder': {'type': Path, 'help': 'where eng.train, eng.testa and eng.testb are'},
     '--column': {'choices': ('xpos', 'upos'), 'default': 'xpos', 'help': 'tags (default: xpos)'},
     '--mirror': {'help': 'address of a folder that has the files of this source'},
     '--name': {'help': "folder of the corpus (default: CORPUS, or the file's name up to -ud-)"},
-    '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data'},
+    '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data/'},
 }
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import importlib.util
+import os
 import re
 import resource
 import signal
@@ -306,7 +307,8 @@ def test_a_bad_gmb_is_refused(table, message, tmp_path):
 
 def test_a_gmb_in_another_encoding_is_refused(tmp_path):
     (tmp_path / 'ner_dataset.csv').write_bytes(GMB.encode('cp1252') + b',a\x81,NN,O\n')
-    assert 'line 8: expected ' in run('gmb', tmp_path / 'ner_dataset.csv')
+    assert 'line 8: expected ' in run('gmb', tmp_path / 'ner_dataset.csv', '--name', 'x',
+                                      '--output_dir', tmp_path)
 
 
 def test_conllu(tmp_path, capsys):
@@ -355,8 +357,9 @@ def test_the_files_of_conllu(tmp_path):
     assert run('conllu', good, other, '--output_dir', tmp_path) == (
         f'error: expected 1 to 3 different files, found {good} {other}')
     assert 'expected 1 to 3 different files' in run('conllu', 'a', 'b', 'c', 'd')
-    assert run('conllu', tmp_path / 'none') == f'error: {tmp_path}/none: No such file or directory'
-    assert run('conllu', tmp_path) == f'error: {tmp_path}: Is a directory'
+    for file, message in (('none', 'No such file or directory'), ('here', 'Is a directory')):
+        assert run('conllu', tmp_path / file, '--output_dir', tmp_path) == (
+            f'error: {tmp_path / file}: {message}')
     assert names(tmp_path) == ['good.conllu']
 
 
@@ -376,7 +379,8 @@ def test_a_packed_file_is_named(suffix, tmp_path):
     table = pack(GMB.encode('cp1252'), tmp_path / f'ner_dataset.csv.{suffix}')
     for name in ('eng.train', 'eng.testa', 'eng.testb'):
         pack(b'U.N. NNP I-NP I-ORG\n', tmp_path / f'{name}.{suffix}').rename(tmp_path / name)
-    for path, command in ((conllu, ('conllu', conllu)), (table, ('gmb', table)),
+    output = ('--output_dir', tmp_path)
+    for path, command in ((conllu, ('conllu', conllu, *output)), (table, ('gmb', table, *output)),
                           (tmp_path / 'eng.train', ('conll2003', tmp_path))):
         assert run(*command) == (
             f'error: {path}: expected text, found a .gz or .zip; unpack it first')
@@ -396,7 +400,7 @@ def test_words_and_tags_read_back(tmp_path, capsys):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize('name', ['sample', './sample', '', '.', '..', '../x', 'a/b', '/tmp', 'a/'])
+@pytest.mark.parametrize('name', ['sample', './sample', '', '.', '..', '../x', 'a/b', 'a/'])
 def test_a_name_is_one_folder_other_than_sample(name, tmp_path):
     for file in ('x.conllu', 'y.conllu'):
         (tmp_path / file).write_text(CONLLU)
@@ -447,8 +451,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         assert found.startswith(f'error: {folder}')
 
 
-@pytest.mark.parametrize('command', ['ewt', 'glove', 'conllu', 'conll2003'])
-def test_standard_output_that_is_full(command, server, tmp_path):
+@pytest.mark.parametrize('command, unbuffered', [
+    ('ewt', ''), ('glove', ''), ('conllu', ''), ('conllu', '1'), ('conll2003', '')])
+def test_standard_output_that_is_full(command, unbuffered, server, tmp_path):
     (tmp_path / 'x.conllu').write_text(CONLLU * 5)
     for name in ('eng.train', 'eng.testa', 'eng.testb'):
         (tmp_path / name).write_text('U.N. NNP I-NP I-ORG\n')
@@ -458,7 +463,8 @@ def test_standard_output_that_is_full(command, server, tmp_path):
         arguments += ['--output_dir', tmp_path / 'data']
     with open('/dev/full', 'w') as full:
         result = subprocess.run([sys.executable, ROOT / 'data' / 'prepare.py', command, *arguments],
-                                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+                                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                                env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
     assert result.returncode == 1
     assert result.stderr == 'error: disk or stdout: No space left on device\n'
     # All or nothing
