@@ -1,7 +1,7 @@
 """Prepare real corpora and word vectors for train.py; `python data/prepare.py --help` lists them.
 
 A corpus goes to data/NAME, as train.txt, val.txt and test.txt in CoNLL-2003's four columns: word,
-part of speech, chunk, entity tag, with - where a corpus has none.
+part of speech, chunk, entity tag, with - where a corpus has none. Downloads are verified.
 """
 
 import csv
@@ -87,8 +87,7 @@ def download(address, path, expected):
                     disable=None) as source:
                 shutil.copyfileobj(source, file)
         if path.stat().st_size < size:
-            raise HTTPException(f'expected {size:,} bytes, found {path.stat().st_size:,}; the same '
-                                'command continues it')
+            raise HTTPException(f'found {path.stat().st_size:,} of {size:,} bytes; try again')
     except (OSError, HTTPException, ValueError) as error:
         # The status 416 says that nothing is missing
         if getattr(error, 'code', None) != 416:
@@ -270,6 +269,7 @@ def check_conll2003(args):
         for what, right in zip(found, (*published, 'types LOC, MISC, ORG, PER')):
             wrong += what != right
             print(f'{paths[0]}: {what},', 'as published' if what == right else f'expected {right}')
+    # If there is nobody to read the figures, that is the error
     sys.stdout.flush()
     if wrong:
         raise InputError(f'{args.folder}: {wrong} of these figures are not as published')
