@@ -190,9 +190,9 @@ def corpus_folder(args):
 def format_row(word, pos, tag):
     """The line of a word, its part of speech and entity tag, which reads back as one word."""
     # White space is left out, since some corpora have it in numbers, 1 000; and so is a byte order
-    # mark, which would be lost where a file begins. A line with -DOCSTART- would end the sentence
+    # mark, which would be lost where a file begins. -DOCSTART- would end the sentence
     word = ''.join(word.split()).lstrip('\ufeff')
-    word = '_DOCSTART_' if word == '-DOCSTART-' else word
+    word = re.sub('^-DOCSTART-', '_DOCSTART_', word)
     return ' '.join('_'.join(column.split()) or '_' for column in (word, pos, '-', tag)) + '\n'
 
 

@@ -396,13 +396,15 @@ def test_a_packed_file_is_named(suffix, tmp_path):
 
 def test_words_and_tags_read_back(tmp_path, capsys):
     rows = [('-DOCSTART-', 'NN', 'O'), ('New York', 'NNP NNP', 'B- big\tplace'), ('\t', ' ', ' '),
-            ('\ufeff', 'NN', 'O'), ('a\u3000b\x85', 'x\xa0y', '-')]
+            ('\ufeff', 'NN', 'O'), ('a\u3000b\x85', 'x\xa0y', '-'), ('-DOCSTART-s', 'NN', 'O')]
     prepare.write_corpus(tmp_path, [[rows, rows[:1]], [rows[3:]]])
     words, parts = read_words_tags(tmp_path / 'train.txt', 1, caseless=False)
-    assert words == [['_DOCSTART_', 'NewYork', '_', '_', 'ab'], ['_DOCSTART_']]
-    assert parts == [['NN', 'NNP_NNP', '_', 'NN', 'x_y'], ['NN']]
-    assert read_words_tags(tmp_path / 'train.txt', 3)[1][0] == ['O', 'B-_big_place', '_', 'O', '-']
-    assert read_words_tags(tmp_path / 'val.txt', 1)[0] == [['_', 'ab']]
+    assert words == [['_DOCSTART_', 'NewYork', '_', '_', 'ab', '_DOCSTART_s'], ['_DOCSTART_']]
+    assert parts == [['NN', 'NNP_NNP', '_', 'NN', 'x_y', 'NN'], ['NN']]
+    assert read_words_tags(tmp_path / 'train.txt', 3)[1][0] == [
+        'O', 'B-_big_place', '_', 'O', '-', 'O']
+    assert read_words_tags(tmp_path / 'val.txt', 1, caseless=False)[0] == [
+        ['_', 'ab', '_DOCSTART_s']]
     capsys.readouterr()
 
 
@@ -413,6 +415,8 @@ COLUMN = st.text(st.characters(blacklist_categories=['Cs']) | st.sampled_from(' 
 @hypothesis.given(st.lists(st.lists(st.tuples(COLUMN, COLUMN, COLUMN), min_size=1, max_size=3),
                            min_size=1, max_size=3))
 def test_whatever_is_written_reads_back(sentences):
+    # Not all words may be numbers
+    sentences = [*sentences, [('a', 'DT', 'O')]]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         prepare.write_corpus(Path(folder), [sentences])
         for column in (1, 2, 3):
