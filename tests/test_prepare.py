@@ -1,21 +1,30 @@
 """data/prepare.py, against a server on the loopback address and with small files."""
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import importlib.util
+import io
+import itertools
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
+from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from conftest import ROOT, run_script
+
+from utils import InputError, read_words_tags
 
 specification = importlib.util.spec_from_file_location('prepare', ROOT / 'data' / 'prepare.py')
 prepare = importlib.util.module_from_spec(specification)
@@ -38,6 +47,9 @@ CONLLU = """\
 
 """
 CONLL = "I PRP - -\nca MD - -\nn't RB - -\n# # - -\n\n1000 CD - -\n\n"
+
+
+EWT = ('en_ewt-ud-train.conllu', 'en_ewt-ud-dev.conllu', 'en_ewt-ud-test.conllu')
 
 
 class Server:
@@ -76,25 +88,30 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A server of a small EWT."""
+def server(monkeypatch, tmp_path):
+    """A server of a small EWT and of two word vectors, taken for the published ones."""
     server = Server()
-    for name in prepare.SOURCES['ewt'].files:
+    for name in EWT:
         server.files[name] = CONLLU.encode()
-    publish(server, monkeypatch, 'ewt')
+    with zipfile.ZipFile(tmp_path / 'glove.6B.zip', 'w') as archive:
+        archive.writestr('glove.6B.50d.txt', 'the 1 2\n')
+        archive.writestr('glove.6B.100d.txt', 'the 1 2 3 4\n')
+    server.files['glove.6B.zip'] = (tmp_path / 'glove.6B.zip').read_bytes()
+    (tmp_path / 'glove.6B.zip').unlink()
+    for name, data in server.files.items():
+        monkeypatch.setitem(prepare.SHA256, name, hashlib.sha256(data).hexdigest())
     yield server
     server.http.shutdown()
-
-
-def publish(server, monkeypatch, source):
-    """Take the server's files for the published ones."""
-    sums = {name: hashlib.sha256(server.files[name]).hexdigest()
-            for name in prepare.SOURCES[source].files}
-    monkeypatch.setitem(prepare.SOURCES, source, prepare.SOURCES[source]._replace(files=sums))
+    server.http.server_close()
 
 
 def run(*arguments):
-    return prepare.main([str(argument) for argument in arguments])
+    """What a command says is wrong, or None."""
+    try:
+        return prepare.main([str(argument) for argument in arguments])
+    except InputError as error:
+        assert '\n' not in str(error)
+        return f'error: {error}'
 
 
 def names(folder):
@@ -107,7 +124,7 @@ def names(folder):
 @pytest.mark.parametrize('corpus', ['ewt', 'wnut17'])
 def test_the_published_files_become_the_real_corpora(corpus, tmp_path, capsys):
     server = Server()
-    for name in prepare.SOURCES[corpus].files:
+    for name in prepare.SOURCES[corpus][3]:
         path = SHARED / 'raw' / name
         server.files[name] = (path.read_bytes() if path.exists()
                               else gzip.decompress((SHARED / 'raw' / f'{name}.gz').read_bytes()))
@@ -118,68 +135,108 @@ def test_the_published_files_become_the_real_corpora(corpus, tmp_path, capsys):
     assert f'train.txt: {sentences} tokens' in output
     for ours, theirs in zip(prepare.SPLITS, ('train', 'dev', 'test')):
         expected = (SHARED / corpus / f'{theirs}.txt').read_bytes()
-        assert (tmp_path / corpus / f'{ours}.txt').read_bytes() == expected
+        assert (tmp_path / corpus / ours).read_bytes() == expected
     assert names(tmp_path) == [f'{corpus}/test.txt', f'{corpus}/train.txt', f'{corpus}/val.txt']
 
 
-def test_a_download_that_was_cut_off_goes_on(server, tmp_path, capsys):
+def glove(server, folder):
+    """What is wrong with a download of the word vectors."""
+    return run('glove', '--mirror', server.address, '--output_dir', folder)
+
+
+PART = 'glove/glove.6B.zip.part'
+VECTORS = 'glove/glove.6B.100d.txt'
+
+
+def test_glove(server, tmp_path, capsys):
+    assert glove(server, tmp_path) is None
+    assert names(tmp_path) == [VECTORS]
+    assert (tmp_path / VECTORS).read_text() == 'the 1 2 3 4\n'
+    output = capsys.readouterr().out
+    assert 'license: PDDL' in output and output.endswith(f'--emb_file {tmp_path / VECTORS}\n')
+    server.sent = 0
+    assert glove(server, tmp_path).endswith('glove.6B.100d.txt is there already')
+    assert server.sent == 0
+
+
+def test_a_download_that_was_cut_off_continues(server, tmp_path):
+    size = len(server.files['glove.6B.zip'])
     server.cut = 100
-    message = run('ewt', '--mirror', server.address, '--output_dir', tmp_path)
-    assert message.endswith(f'expected {len(CONLLU)} bytes, found 100 before the connection was '
-                            'cut off; the same command goes on')
-    assert names(tmp_path) == ['ewt/en_ewt-ud-train.conllu.part']
-
+    assert glove(server, tmp_path).endswith(
+        f'glove.6B.zip: cannot be downloaded: found 100 of {size} bytes; try again')
+    assert names(tmp_path) == [PART]
     server.cut, server.sent = None, 0
-    assert run('ewt', '--mirror', server.address, '--output_dir', tmp_path) is None
-    assert server.sent == 3 * len(CONLLU) - 100
-    assert names(tmp_path) == ['ewt/test.txt', 'ewt/train.txt', 'ewt/val.txt']
-    for name in prepare.SPLITS:
-        assert (tmp_path / 'ewt' / f'{name}.txt').read_text() == CONLL
+    assert glove(server, tmp_path) is None
+    assert server.sent == size - 100
+    assert names(tmp_path) == [VECTORS]
 
 
-def test_a_server_that_cannot_go_on_begins_anew(server, tmp_path):
-    (tmp_path / 'ewt').mkdir()
-    (tmp_path / 'ewt' / 'en_ewt-ud-train.conllu.part').write_bytes(b'something else')
+def test_a_server_that_cannot_continue_begins_anew(server, tmp_path):
+    (tmp_path / 'glove').mkdir()
+    (tmp_path / PART).write_bytes(b'something else')
     server.ranges = False
-    assert run('ewt', '--mirror', server.address, '--output_dir', tmp_path) is None
-    assert (tmp_path / 'ewt' / 'train.txt').read_text() == CONLL
+    assert glove(server, tmp_path) is None
+    assert names(tmp_path) == [VECTORS]
 
 
 def test_a_whole_download_is_not_fetched_again(server, tmp_path):
-    (tmp_path / 'ewt').mkdir()
-    (tmp_path / 'ewt' / 'en_ewt-ud-train.conllu.part').write_text(CONLLU)
-    (tmp_path / 'ewt' / 'en_ewt-ud-dev.conllu').write_text(CONLLU)
-    assert run('ewt', '--mirror', server.address, '--output_dir', tmp_path) is None
-    assert server.sent == len(CONLLU)
+    (tmp_path / 'glove').mkdir()
+    (tmp_path / PART).write_bytes(server.files['glove.6B.zip'])
+    assert glove(server, tmp_path) is None
+    assert server.sent == 0
+    assert names(tmp_path) == [VECTORS]
 
 
-@pytest.mark.parametrize('kept', [b'', b'not its beginning', CONLLU.encode() + b'more'])
+@pytest.mark.parametrize('kept', [0, 10, 1000])
 def test_a_wrong_sum_leaves_nothing(kept, server, tmp_path):
-    server.files['en_ewt-ud-train.conllu'] = CONLLU.replace('PRP', 'NNP').encode()
+    server.files['glove.6B.zip'] += b'more'
     if kept:
-        (tmp_path / 'ewt').mkdir()
-        (tmp_path / 'ewt' / 'en_ewt-ud-train.conllu.part').write_bytes(kept)
-    message = run('ewt', '--mirror', server.address, '--output_dir', tmp_path)
-    assert re.fullmatch(r'error: http:.*train.conllu: expected SHA-256 \w{64}, found \w{64}; '
-                        'it is deleted', message)
+        (tmp_path / 'glove').mkdir()
+        (tmp_path / PART).write_bytes(kept * b'x')
+    assert re.fullmatch(r'error: http:.*zip: expected SHA-256 \w{64}, found \w{64}; it is deleted',
+                        glove(server, tmp_path))
+    assert names(tmp_path) == []
+
+
+def ewt(server, folder, *arguments):
+    """What is wrong with a download of EWT."""
+    return run('ewt', '--mirror', server.address, '--output_dir', folder, *arguments)
+
+
+def test_ewt(server, tmp_path):
+    # What a download that was interrupted has left is in nobody's way
+    (tmp_path / 'ewt').mkdir()
+    (tmp_path / 'ewt' / 'en_ewt-ud-train.conllu.part').write_text('1\t')
+    assert ewt(server, tmp_path) is None
+    (tmp_path / 'ewt' / 'en_ewt-ud-train.conllu.part').unlink()
+    assert names(tmp_path) == ['ewt/test.txt', 'ewt/train.txt', 'ewt/val.txt']
+    for name in prepare.SPLITS:
+        assert (tmp_path / 'ewt' / name).read_text() == CONLL
+
+
+def test_a_bad_download_of_ewt_leaves_nothing(server, tmp_path):
+    server.cut = 100
+    assert 'cannot be downloaded: found 100 of ' in ewt(server, tmp_path)
+    server.cut, server.files['en_ewt-ud-test.conllu'] = None, b'something else'
+    assert ewt(server, tmp_path).endswith('it is deleted')
     assert names(tmp_path) == []
 
 
 def test_no_file_and_no_network(server, tmp_path):
     del server.files['en_ewt-ud-train.conllu']
-    message = run('ewt', '--mirror', server.address, '--output_dir', tmp_path)
-    assert message.endswith('train.conllu: expected the file, found 404 Not Found')
+    assert ewt(server, tmp_path).endswith(
+        'train.conllu: cannot be downloaded: HTTP Error 404: Not Found')
     server.http.shutdown()
     server.http.server_close()
-    message = run('ewt', '--mirror', server.address, '--output_dir', tmp_path)
-    assert message.endswith('train.conllu: cannot be reached: [Errno 111] Connection refused')
+    assert 'Connection refused' in ewt(server, tmp_path)
+    assert 'unknown url type' in run('ewt', '--mirror', 'here', '--output_dir', tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_during_a_download(server, tmp_path):
     server.cut, server.pause = 100, 30
     process = subprocess.Popen(
-        [sys.executable, ROOT / 'data' / 'prepare.py', 'ewt', '--mirror', server.address,
+        [sys.executable, ROOT / 'data' / 'prepare.py', 'glove', '--mirror', server.address,
          '--output_dir', tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # In a shell's background job Ctrl-C would be ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -188,9 +245,8 @@ def test_ctrl_c_during_a_download(server, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == 'error: stopped; the same command goes on\n'
-    assert names(tmp_path) in ([], ['ewt/en_ewt-ud-train.conllu.part'])
+    assert (process.returncode, errors) == (1, 'interrupted\n')
+    assert names(tmp_path) in ([], [PART])
 
 
 def test_a_full_disk_leaves_nothing_half_made(tmp_path):
@@ -202,22 +258,8 @@ def test_a_full_disk_leaves_nothing_half_made(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
         capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert result.stderr == f'error: {tmp_path}/data: File too large\n'
+    assert result.stderr == 'error: disk or stdout: File too large\n'
     assert names(tmp_path / 'data') == []
-
-
-def test_glove(server, monkeypatch, tmp_path, capsys):
-    with zipfile.ZipFile(tmp_path / 'glove.6B.zip', 'w') as archive:
-        archive.writestr('glove.6B.50d.txt', 'the 1 2\n')
-        archive.writestr('glove.6B.100d.txt', 'the 1 2 3 4\n')
-    server.files['glove.6B.zip'] = (tmp_path / 'glove.6B.zip').read_bytes()
-    publish(server, monkeypatch, 'glove')
-    assert run('glove', '--mirror', server.address, '--output_dir', tmp_path / 'data') is None
-    assert names(tmp_path / 'data') == ['glove/glove.6B.100d.txt']
-    assert (tmp_path / 'data/glove/glove.6B.100d.txt').read_text() == 'the 1 2 3 4\n'
-    assert 'license: PDDL' in capsys.readouterr().out
-    message = run('glove', '--mirror', server.address, '--output_dir', tmp_path / 'data')
-    assert message.endswith('glove.6B.100d.txt is there already')
 
 
 # --- Files that the user brings ---
@@ -233,10 +275,10 @@ def test_gmb(tmp_path, capsys):
     train = (tmp_path / 'gmb' / 'train.txt').read_text(encoding='utf-8')
     assert train.startswith('Thousands NNS - O\nin IN - O\nLondon NNP - B-geo\n" `` - O\n'
                             '10,000 CD - O\n\n5storm NN - O\n\n… NN - O\n\n')
-    assert [(tmp_path / 'gmb' / f'{name}.txt').read_text().count('\n\n')
+    assert [(tmp_path / 'gmb' / name).read_text().count('\n\n')
             for name in prepare.SPLITS] == [16, 2, 2]
     output = capsys.readouterr().out
-    assert 'note: the published file has the SHA-256 sum 83257dd9' in output
+    assert 'note: the published file has another SHA-256 sum, 83257dd9' in output
     assert 'train.txt: 16 sentences, 20 tokens\n  1 entities: geo 1\n  6 POS tags: NN 15' in output
 
 
@@ -249,21 +291,30 @@ def test_all_of_gmb(tmp_path, capsys):
     assert '38,367 sentences, 839,237 tokens' in output and 'note:' not in output
     for ours, theirs in zip(prepare.SPLITS, ('train', 'dev', 'test')):
         expected = (SHARED / 'gmb' / f'{theirs}.txt').read_bytes()
-        assert (tmp_path / 'gmb' / f'{ours}.txt').read_bytes() == expected
+        assert (tmp_path / 'gmb' / ours).read_bytes() == expected
 
 
 @pytest.mark.parametrize('table, message', [
-    ('Word,Tag\nLondon,B-geo\n', "line 1: expected 'Sentence #,Word,POS,Tag', found 'Word,Tag'"),
-    (GMB + ',in,IN\n', "line 8: expected 'Sentence #,Word,POS,Tag', found ',in,IN'"),
-    (GMB + '\n', "line 8: expected 'Sentence #,Word,POS,Tag', found ''"),
-    (GMB, 'expected at least 10 sentences to split, found 2'),
-    ('', 'expected sentences, found an empty file'),
+    ('Word,Tag\nLondon,B-geo\n', "line 1: expected 'Sentence #,Word,POS,Tag', in cp1252, found "
+                                 "'Word,Tag'"),
+    (GMB + ',in,IN\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found ',in,IN'"),
+    (GMB + ',in,,O\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found ',in,,O'"),
+    (GMB + f',{200_000 * "x"},NN\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found "
+                                     f"',{79 * 'x'}'"),
+    (GMB, 'ner_dataset.csv: expected at least 10 sentences, found 2'),
+    ('', "line 1: expected 'Sentence #,Word,POS,Tag', in cp1252, found ''"),
 ])
 def test_a_bad_gmb_is_refused(table, message, tmp_path):
     (tmp_path / 'ner_dataset.csv').write_text(table, encoding='cp1252')
     found = run('gmb', tmp_path / 'ner_dataset.csv', '--output_dir', tmp_path)
     assert found.startswith('error: ') and found.endswith(message)
-    assert '\n' not in found and not (tmp_path / 'gmb').exists()
+    assert not (tmp_path / 'gmb').exists()
+
+
+def test_a_gmb_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / 'ner_dataset.csv').write_bytes(GMB.encode('cp1252') + b',a\x81,NN,O\n')
+    assert 'line 8: expected ' in run('gmb', tmp_path / 'ner_dataset.csv', '--name', 'x',
+                                      '--output_dir', tmp_path)
 
 
 def test_conllu(tmp_path, capsys):
@@ -274,30 +325,185 @@ def test_conllu(tmp_path, capsys):
     assert names(tmp_path / 'xx_small') == ['train.txt', 'val.txt']
     assert (tmp_path / 'xx_small' / 'train.txt').read_text() == CONLL
     other = ('conllu', files[0], '--column', 'upos', '--name', 'other', '--output_dir', tmp_path)
-    assert run(*other) == 'error: expected at least 10 sentences to split, found 2'
-    files[0].write_text(CONLLU * 5)
+    assert run(*other) == f'error: {files[0]}: expected at least 10 sentences, found 2'
+    files[0].write_bytes((CONLLU * 5).replace('\n', '\r\n').encode())
     assert run(*other) is None
     assert (tmp_path / 'other' / 'val.txt').read_text() == (
         "I PRON - -\nca AUX - -\nn't PART - -\n# SYM - -\n\n")
     assert '4 POS tags' in capsys.readouterr().out
-    # What an earlier corpus left beside these files goes
-    assert run('conllu', files[0], files[1], *other[2:]) is None
-    assert names(tmp_path / 'other') == ['train.txt', 'val.txt']
-    assert run('conllu', files[0], '--name', 'sample').startswith('error: data/sample is this')
 
 
-def test_a_bad_conllu_is_refused(tmp_path):
-    bad = tmp_path / 'bad.conllu'
-    bad.write_text(CONLLU.replace('\tMD\t', '\t_\t'))
-    assert run('conllu', bad, '--output_dir', tmp_path) == (
-        f"error: {bad}, line 4: expected a tag in column xpos, found '_'; see --column")
-    bad.write_text('1\tI\n')
-    assert run('conllu', bad) == f"error: {bad}, line 1: expected 10 columns, found '1\\tI'"
-    bad.write_bytes(b'\xff\n')
-    assert run('conllu', bad) == f'error: {bad}: expected utf-8, found the byte 0xff'
-    assert run('conllu', tmp_path / 'none') == (
-        f'error: {tmp_path}/none: cannot be read: No such file or directory')
-    assert run('conllu', bad, bad, bad, bad) == 'error: expected 1 to 3 files, found 4'
+@pytest.mark.parametrize('text, message', [
+    (CONLLU.replace('\tMD\t', '\t_\t'), 'line 4: expected 10 columns, with a number and a tag '
+     "(xpos; see --column), found '2\\tca\\tcan\\tAUX\\t_\\t_\\t0\\troot\\t_\\t_'"),
+    (CONLLU.replace('\troot\t', '\t'), 'line 4: expected 10 columns, with a number and a tag '
+     "(xpos; see --column), found '2\\tca\\tcan\\tAUX\\tMD\\t_\\t0\\t_\\t_'"),
+    (CONLLU.replace('\n4\t', '\nx\t'), 'line 7: expected 10 columns, with a number and a tag '
+     "(xpos; see --column), found 'x\\t#\\t#\\tSYM\\t#\\t_\\t2\\tpunct\\t_\\t_'"),
+    (100 * 'I\t', 'line 1: expected 10 columns, with a number and a tag (xpos; see --column), '
+     'found ' + repr(40 * 'I\t')),
+    ('', ': expected at least 1 sentences, found 0'),
+    ('# a comment\n\n', ': expected at least 1 sentences, found 0'),
+    ('\udcff', 'line 1: expected UTF-8, found the byte 0xff'),
+])
+def test_a_bad_conllu_is_refused(text, message, tmp_path):
+    bad, good = tmp_path / 'bad.conllu', tmp_path / 'good.conllu'
+    bad.write_text(text, errors='surrogateescape')
+    good.write_text(CONLLU)
+    found = run('conllu', good, bad, '--output_dir', tmp_path)
+    assert found.startswith(f'error: {bad}') and found.endswith(message)
+    assert names(tmp_path) == ['bad.conllu', 'good.conllu']
+
+
+def test_the_files_of_conllu(tmp_path):
+    good = tmp_path / 'good.conllu'
+    good.write_text(CONLLU)
+    other = tmp_path / 'here' / '..' / 'good.conllu'
+    (tmp_path / 'here').mkdir()
+    assert run('conllu', good, other, '--output_dir', tmp_path) == (
+        f'error: expected 1 to 3 different files, found {good} {other}')
+    assert 'expected 1 to 3 different files' in run('conllu', 'a', 'b', 'c', 'd')
+    for file, message in (('none', 'No such file or directory'), ('here', 'Is a directory')):
+        assert run('conllu', tmp_path / file, '--output_dir', tmp_path) == (
+            f'error: {tmp_path / file}: {message}')
+    assert names(tmp_path) == ['good.conllu']
+
+
+def pack(data, path):
+    """Write a file as .gz or .zip."""
+    if path.suffix == '.gz':
+        path.write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(path.stem, data)
+    return path
+
+
+@pytest.mark.parametrize('suffix', ['gz', 'zip'])
+def test_a_packed_file_is_named(suffix, tmp_path):
+    conllu = pack(CONLLU.encode() * 5, tmp_path / f'x.conllu.{suffix}')
+    table = pack(GMB.encode('cp1252'), tmp_path / f'ner_dataset.csv.{suffix}')
+    for name in ('eng.train', 'eng.testa', 'eng.testb'):
+        pack(b'U.N. NNP I-NP I-ORG\n', tmp_path / f'{name}.{suffix}').rename(tmp_path / name)
+    output = ('--output_dir', tmp_path)
+    for path, command in ((conllu, ('conllu', conllu, *output)), (table, ('gmb', table, *output)),
+                          (tmp_path / 'eng.train', ('conll2003', tmp_path))):
+        assert run(*command) == (
+            f'error: {path}: expected text, found a .gz or .zip; unpack it first')
+
+
+# --- What is written ---
+
+def test_words_and_tags_read_back(tmp_path, capsys):
+    rows = [('-DOCSTART-', 'NN', 'O'), ('New York', 'NNP NNP', 'B- big\tplace'), ('\t', ' ', ' '),
+            ('\ufeff', 'NN', 'O'), ('a\u3000b\x85', 'x\xa0y', '-'), ('-DOCSTART-s', 'NN', 'O')]
+    prepare.write_corpus(tmp_path, [[rows, rows[:1]], [rows[3:]]])
+    words, parts = read_words_tags(tmp_path / 'train.txt', 1, caseless=False)
+    assert words == [['_DOCSTART_', 'NewYork', '_', '_', 'ab', '_DOCSTART_s'], ['_DOCSTART_']]
+    assert parts == [['NN', 'NNP_NNP', '_', 'NN', 'x_y', 'NN'], ['NN']]
+    assert read_words_tags(tmp_path / 'train.txt', 3)[1][0] == [
+        'O', 'B-_big_place', '_', 'O', '-', 'O']
+    assert read_words_tags(tmp_path / 'val.txt', 1, caseless=False)[0] == [
+        ['_', 'ab', '_DOCSTART_s']]
+    capsys.readouterr()
+
+
+COLUMN = st.text(st.characters(blacklist_categories=['Cs']) | st.sampled_from(' \t\n\r\ufeff-'),
+                 max_size=5)
+
+
+@hypothesis.given(st.lists(st.lists(st.tuples(COLUMN, COLUMN, COLUMN), min_size=1, max_size=3),
+                           min_size=1, max_size=3))
+def test_whatever_is_written_reads_back(sentences):
+    # Not all words may be numbers
+    sentences = [*sentences, [('a', 'DT', 'O')]]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        prepare.write_corpus(Path(folder), [sentences])
+        for column in (1, 2, 3):
+            words, tags = read_words_tags(Path(folder) / 'train.txt', column, caseless=False)
+            assert list(map(len, words)) == list(map(len, tags)) == list(map(len, sentences))
+        assert set(itertools.chain(*read_words_tags(Path(folder) / 'train.txt', 2)[1])) == {'-'}
+
+
+@pytest.mark.parametrize('name', ['sample', './sample', '', '.', '..', '../x', 'a/b', 'a/'])
+def test_a_name_is_one_folder_other_than_sample(name, tmp_path):
+    for file in ('x.conllu', 'y.conllu'):
+        (tmp_path / file).write_text(CONLLU)
+    assert run('conllu', tmp_path / 'x.conllu', tmp_path / 'y.conllu', f'--name={name}',
+               '--output_dir', tmp_path / 'data') == (
+        f'error: --name: expected the name of one folder, not sample, found {name!r}')
+    assert names(tmp_path) == ['x.conllu', 'y.conllu']
+
+
+@pytest.mark.parametrize('file', ['sample.conllu', 'sample-ud-train.conllu', '.conllu',
+                                  '-ud-train.conllu', '..conllu'])
+def test_a_name_that_a_file_gives_is_no_other(file, tmp_path):
+    (tmp_path / file).write_text(CONLLU * 5)
+    found = run('conllu', '--output_dir', tmp_path / 'data', '--', tmp_path / file)
+    assert found.startswith('error: --name: expected the name of one folder, not sample, found ')
+    assert names(tmp_path) == [file]
+
+
+@pytest.mark.parametrize('command', ['ewt', 'wnut17', 'gmb', 'treebank', 'conllu'])
+@pytest.mark.parametrize('name', [None, 'other'])
+@pytest.mark.parametrize('held', ['train.txt', 'val.txt', 'test.txt'])
+def test_a_corpus_is_never_overwritten(command, name, held, server, tmp_path):
+    (tmp_path / 'mine-ud-train.conllu').write_text(CONLLU * 5)
+    (tmp_path / 'ner_dataset.csv').write_text(GMB)
+    folder = tmp_path / (name or {'conllu': 'mine'}.get(command, command))
+    folder.mkdir()
+    (folder / held).write_text('mine')
+    before = names(tmp_path)
+    arguments = {'gmb': [tmp_path / 'ner_dataset.csv'],
+                 'conllu': [tmp_path / 'mine-ud-train.conllu']}.get(
+        command, ['--mirror', server.address] * (command != 'treebank'))
+    assert run(command, *arguments, '--output_dir', tmp_path,
+               *(['--name', name] if name else [])) == (
+        f'error: {folder}: has a corpus already; give another --name, or delete it')
+    assert names(tmp_path) == before and (folder / held).read_text() == 'mine'
+    assert server.sent == 0
+
+
+def test_a_corpus_under_another_name(server, tmp_path):
+    assert ewt(server, tmp_path, '--name', 'mine') is None
+    assert names(tmp_path) == ['mine/test.txt', 'mine/train.txt', 'mine/val.txt']
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'x.conllu').write_text(CONLLU * 5)
+    for folder in (tmp_path / 'x.conllu', '/proc/nowhere'):
+        found = run('conllu', tmp_path / 'x.conllu', '--output_dir', folder)
+        assert found.startswith(f'error: {folder}')
+
+
+@pytest.mark.parametrize('command, unbuffered', [
+    ('ewt', ''), ('glove', ''), ('conllu', ''), ('conllu', '1'), ('conll2003', '')])
+def test_standard_output_that_is_full(command, unbuffered, server, tmp_path):
+    (tmp_path / 'x.conllu').write_text(CONLLU * 5)
+    for name in ('eng.train', 'eng.testa', 'eng.testb'):
+        (tmp_path / name).write_text('U.N. NNP I-NP I-ORG\n')
+    arguments = {'conllu': [tmp_path / 'x.conllu'], 'conll2003': [tmp_path]}.get(
+        command, ['--mirror', server.address])
+    if command != 'conll2003':
+        arguments += ['--output_dir', tmp_path / 'data']
+    with open('/dev/full', 'w') as full:
+        result = subprocess.run([sys.executable, ROOT / 'data' / 'prepare.py', command, *arguments],
+                                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                                env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+    assert result.returncode == 1
+    assert result.stderr == 'error: disk or stdout: No space left on device\n'
+    # All or nothing
+    made = [f'x/{name}' for name in ('test.txt', 'train.txt', 'val.txt')]
+    assert names(tmp_path / 'data') == (made if command == 'conllu' else [])
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    (tmp_path / 'x.conllu').write_text(CONLLU * 5)
+    command = (f'{sys.executable} {ROOT}/data/prepare.py conllu {tmp_path}/x.conllu '
+               f'--output_dir {tmp_path} | true')
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert result.stderr == ''
+    assert names(tmp_path / 'x') == ['test.txt', 'train.txt', 'val.txt']
 
 
 def test_treebank(tmp_path):
@@ -312,10 +518,12 @@ def test_treebank(tmp_path):
     assert (tmp_path / 'treebank' / 'test.txt').read_text() == (
         'Stop VB - -\n( -LRB- - -\n. . - -\n\n')
     (tmp_path / 'nltk' / 'corpus.py').write_text('raise LookupError')
-    result = run_script('data/prepare.py', 'treebank', '--output_dir', tmp_path,
+    result = run_script('data/prepare.py', 'treebank', '--output_dir', tmp_path / 'other',
                         PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr.count('\n')) == (1, 1)
     assert result.stderr.startswith('error: expected nltk and its treebank: pip install nltk')
+    for arguments in (['--help'], ['treebank', '--help']):
+        assert 'pip install nltk' in run_script('data/prepare.py', *arguments).stdout
 
 
 def test_conll2003(tmp_path, monkeypatch, capsys):
@@ -323,25 +531,32 @@ def test_conll2003(tmp_path, monkeypatch, capsys):
             'Ekeus NNP I-NP I-PER\nSmith NNP I-NP B-PER\n\nBonn NNP I-NP I-LOC\n')
     for name in ('eng.train', 'eng.testa', 'eng.testb'):
         (tmp_path / name).write_text(text)
-    message = run('conll2003', tmp_path)
-    assert message == f'error: {tmp_path}: 9 of these figures are not as published'
-    assert 'eng.train: 2 sentences, expected 14,041\n' in capsys.readouterr().out
+    assert run('conll2003', tmp_path) == (
+        f'error: {tmp_path}: 12 of these figures are not as published')
+    assert 'eng.train: 2 sentences, expected 14,041 sentences\n' in capsys.readouterr().out
 
     # The scheme does not matter: this is IOB1, with two persons side by side
+    (tmp_path / 'eng.testa').rename(tmp_path / 'val.txt')
+    text = text.replace('\n\nBonn', '\nBayern NNP I-NP I-MISC\n\nBonn')
+    for name in ('eng.train', 'val.txt', 'eng.testb'):
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(prepare, 'CONLL2003', {
-        split: ((2, 5, 4), names) for split, (_, names) in prepare.CONLL2003.items()})
+        names: ('2 sentences', '6 tokens', '5 entities') for names in prepare.CONLL2003})
     assert run('conll2003', tmp_path) is None
-    assert 'eng.testb: 4 entities, as published\n' in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert 'val.txt: types LOC, MISC, ORG, PER, as published\n' in output
+    assert 'eng.testb: 5 entities, as published\n' in output
 
-    (tmp_path / 'eng.testa').write_text(text.replace('I-LOC', 'I-GPE'))
+    (tmp_path / 'val.txt').write_text(text.replace('I-LOC', 'I-GPE'))
     assert run('conll2003', tmp_path).endswith(': 1 of these figures are not as published')
-    assert 'expected the types LOC, MISC, ORG, PER, found ' in capsys.readouterr().out
-    (tmp_path / 'eng.testa').write_text('U.N. I-ORG\n')
+    assert 'types GPE, MISC, ORG, PER, expected types LOC, MISC' in capsys.readouterr().out
+    (tmp_path / 'val.txt').write_text('U.N. I-ORG\n')
     assert run('conll2003', tmp_path).endswith(
-        "eng.testa, line 1: expected 4 columns, found 'U.N. I-ORG'")
-    os.remove(tmp_path / 'eng.testb')
-    (tmp_path / 'eng.testa').write_text(text)
-    assert run('conll2003', tmp_path).endswith('found none for test')
+        "val.txt, line 1: expected at least 4 columns, found 'U.N. I-ORG'")
+    (tmp_path / 'eng.testb').unlink()
+    (tmp_path / 'val.txt').write_text(text)
+    assert run('conll2003', tmp_path) == (
+        f'error: {tmp_path}: expected a file eng.testb or test.txt, found none')
 
 
 def test_a_mistake_on_the_command_line():
