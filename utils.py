@@ -237,13 +237,18 @@ def convert_tags(tags, scheme):
     IOB2 has B for the first word of an entity, I for those inside it, and O outside: B I I. IOBES
     also has E for the last word, B I E, and S for an entity of a single word.
     """
-    converted = ['O'] * len(tags)
-    for entity_type, start, end in find_entities(tags):
-        prefixes = ['B'] + ['I'] * (end - start - 1)
+    return write_tags(find_entities(tags), len(tags), scheme)
+
+
+def write_tags(entities, length, scheme='iob2'):
+    """The tags of a sentence of so many words with these entities, (type, first, end, ...)."""
+    tags = ['O'] * length
+    for entity_type, first, end, *_ in entities:
+        prefixes = ['B'] + ['I'] * (end - first - 1)
         if scheme == 'iobes':
-            prefixes[-1] = 'S' if end - start == 1 else 'E'
-        converted[start:end] = [f'{prefix}-{entity_type}' for prefix in prefixes]
-    return converted
+            prefixes[-1] = 'S' if end - first == 1 else 'E'
+        tags[first:end] = [f'{prefix}-{entity_type}' for prefix in prefixes]
+    return tags
 
 
 def all_tags(entity_types, scheme):
