@@ -18,7 +18,8 @@ from tqdm import tqdm
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores,
-                   read_corpus, run_main, score_task, word_starts, write_tags)
+                   read_corpus, run_main, score_entities, score_task, word_starts,
+                   write_tags)
 
 # Added to the score of an illegal transition; minus infinity would make gradients NaN
 IMPOSSIBLE = -1e6
@@ -113,11 +114,10 @@ class ViterbiDecoder(nn.Module):
     def candidates(self, scores, lengths, least, starts=None):
         """Find every entity that is at least so probable, whether or not it is on the best path.
 
-        Returns for each sentence a list of (type, first word, last word + 1, probability); starts,
-        a list of (sentence, first word), are the only ones looked at, if given. The probability is
-        that of all legal sequences with exactly this entity (Culotta and McCallum, 2004): that of
-        at least its words minus that of at least one word more. The loop over widths ends as soon
-        as nothing of at least so many words is probable enough.
+        Its probability is that of all legal sequences with exactly this entity (Culotta and
+        McCallum, 2004): that of at least its words minus that of at least one word more. The loop
+        over widths ends where nothing is probable enough. Returns for each sentence a list of
+        (type, first word, last word + 1, probability), only from starts, (sentence, first word).
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -170,29 +170,22 @@ class ViterbiDecoder(nn.Module):
 def choose(candidates, threshold):
     """Choose entities that do not overlap and are worth most: each its probability - threshold.
 
-    Why this is right: an entity kept adds its probability to the expected number of right ones, and
-    F1 = 2 right / (found + gold) gains by it if it is above half of the F1 that can be had (Ye et
-    al., 2012; Lipton et al., 2014). A higher threshold buys precision, a lower one recall.
+    An entity kept adds its probability to the expected number of right ones, and F1 = 2 right /
+    (found + gold) gains by it if it is above half of the F1 that can be had (Ye et al., 2012; Lipton
+    et al., 2014). A higher threshold buys precision, a lower one recall.
     """
     ending = {}
     for candidate in candidates:
         ending.setdefault(candidate[2], []).append(candidate)
-    # What the best choice among the first t words is worth, and its entity that ends there, if any
-    worth, backpointers = [0.0], [None]
+    # As in Viterbi's algorithm: the worth and the entities of the best choice among t words
+    best = [(0.0, [])]
     for t in range(1, max(ending, default=0) + 1):
-        worth.append(worth[t - 1])
-        backpointers.append(None)
+        options = [best[t - 1]]
         for candidate in ending.get(t, []):
-            _, first, _, p = candidate
-            if worth[first] + p - threshold > worth[t]:
-                worth[t], backpointers[t] = worth[first] + p - threshold, candidate
-    # From the last word, trace back
-    chosen, t = [], len(worth) - 1
-    while t > 0:
-        if backpointers[t] is not None:
-            chosen.append(backpointers[t])
-        t = t - 1 if backpointers[t] is None else backpointers[t][1]
-    return chosen[::-1]
+            worth, before = best[candidate[1]]
+            options.append((worth + candidate[3] - threshold, [*before, candidate]))
+        best.append(max(options, key=lambda option: option[0]))
+    return best[-1][1]
 
 
 def may_follow(previous, current, scheme):
@@ -218,6 +211,8 @@ def name_tags(tags, lengths, tag_map):
 
 # Longer sentences are tagged in pieces, and the model sees no more of a word
 MOST_WORDS, MOST_CHARS = 1000, 100
+# Entities less probable are not looked at, and the thresholds to choose from
+CANDIDATE, STEPS = 0.05, [step / 20 for step in range(1, 20)]
 
 # A word is a run of characters that are not white space, punctuation, ideographs or emoji
 W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
@@ -245,8 +240,9 @@ class Tagger:
     Maps are a dict, arguments those of its training; the pattern token finds the words of a str.
     """
 
-    def __init__(self, model, maps, arguments, device='cpu'):
+    def __init__(self, model, maps, arguments, device='cpu', threshold=None):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
+        self.threshold = threshold
         self.task, self.token = arguments['task'], TOKEN
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
@@ -256,16 +252,12 @@ class Tagger:
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
     def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
-        """Tag sentences, however many there are.
-
-        The sentences are an iterable of str, which are split into words, or of lists of words;
-        batch_size is the number that is read and tagged together. With a threshold, entities are
-        those that ViterbiDecoder.entities believes, and the tags are theirs.
+        """Tag sentences, however many there are: str, which are split, or lists of words.
 
         Yields for each a dict: text; tokens and tags, lists of str; entities, dicts of type, text,
-        start and end in the text, and probability. If asked for, probabilities of the tags, and the
-        probability of the best sequence; and all candidates, as ViterbiDecoder.candidates finds
-        them, that are least so probable.
+        start and end in the text, and probability; if asked for, probabilities of the tags, the
+        probability of the best sequence, and candidates that are at least so probable. With a
+        threshold, entities are those to believe. batch_size sentences are tagged together.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
@@ -362,7 +354,8 @@ def load_tagger(path, device='cpu'):
     with file_errors(path, 'used'):
         model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
         model.load_state_dict(checkpoint['model'])
-        return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device)
+        return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device,
+                      checkpoint.get('threshold'))
 
 
 def explain(tagger, text, most=5):
@@ -386,21 +379,65 @@ def explain(tagger, text, most=5):
     return '\n'.join(lines)
 
 
-def evaluate(tagger, files, tag_column=None, word_column=None, conll=False, examples=0):
-    """Score a tagger on labeled files, or print words, gold and predicted tags for conlleval."""
+# --- Scores ---
+
+def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None):
+    """Tag a labeled file: its own tags, in IOB2, and what tag yields, with the candidates."""
     tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     word_column = tagger.arguments['word_column'] if word_column is None else word_column
-    for file in files:
-        words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
-        tagged = list(tagger.tag(words))
-        predicted = [sentence['tags'] for sentence in tagged]
-        if conll:
-            print('\n'.join(map(in_columns, words, gold, predicted)))
-        else:
-            print(f'{file}:')
-            print_scores(score_task(gold, predicted, tagger.task))
-        for sentence in tagged[:examples]:
-            print(inline(sentence, tagger.task))
+    words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
+    least = CANDIDATE if tagger.task == 'ner' else None
+    return gold, list(tagger.tag(words, threshold=threshold, least=least))
+
+
+def score_thresholds(gold, tagged, thresholds=STEPS):
+    """(threshold, precision, recall, F1) of the entities that choose believes at each threshold."""
+    rows = []
+    for threshold in thresholds:
+        believed = [write_tags(choose(sentence['candidates'], threshold), len(sentence['tokens']))
+                    for sentence in tagged]
+        _, precision, recall, f1, _ = score_entities(gold, believed)['rows'][-1]
+        rows.append((threshold, precision, recall, f1))
+    return rows
+
+
+def calibrate(gold, tagged):
+    """For ten ranges of probability: candidates, their mean probability, how many are right."""
+    ranges = [[] for _ in range(10)]
+    for tags, sentence in zip(gold, tagged):
+        entities = set(find_entities(tags))
+        for *entity, p in sentence['candidates']:
+            ranges[min(int(10 * p), 9)].append((p, tuple(entity) in entities))
+    return [(len(pairs), sum(p for p, _ in pairs) / max(len(pairs), 1), sum(r for _, r in pairs))
+            for pairs in ranges]
+
+
+def print_probabilities(gold, tagged):
+    """Print what each threshold gives, and how far the probabilities can be trusted."""
+    rows = score_thresholds(gold, tagged)
+    best = max(rows, key=lambda row: row[3])
+    print('\nthreshold  precision  recall      F1')
+    for row in rows:
+        threshold, precision, recall, f1 = row
+        mark = '  best' if row == best else ''
+        print(f'{threshold:9.2f}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}{mark}')
+    print('\nprobability  candidates    mean  right')
+    for i, (found, mean, right) in enumerate(calibrate(gold, tagged)):
+        print(f'{i / 10:3.1f} to {i / 10 + 0.1:3.1f}  {found:11}  {mean:6.4f}  {right:5}')
+
+
+def print_mistakes(gold, tagged, most):
+    """Print the surest mistakes, the most probable first: found but wrong, and missed but right."""
+    mistakes = {'wrong': [], 'missed': []}
+    for tags, sentence in zip(gold, tagged):
+        labeled, found = set(find_entities(tags)), set(find_entities(sentence['tags']))
+        for name, first, end, p in sentence['candidates']:
+            if ((name, first, end) in labeled) != ((name, first, end) in found):
+                kind = 'missed' if (name, first, end) in labeled else 'wrong'
+                words = ' '.join(sentence['tokens'][first:end])
+                mistakes[kind].append(f'{p:.4f} {name} {words}: {sentence["text"]}')
+    for kind, rows in mistakes.items():
+        print('\n'.join([f'\nthe surest that are {kind}:', *sorted(rows, reverse=True)[:most]]))
 
 
 # --- The command line ---
@@ -442,16 +479,21 @@ def columns(tagged, places):
     return [tagged['tokens'], tagged['tags'], *([shown] if shown else [])]
 
 
-def inline(tagged, task):
+def inline(tagged, task, probabilities=False):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
     if task == 'pos':
         return ' '.join(map('/'.join, zip(*columns(tagged, places=2))))
     text, position, parts = tagged['text'], 0, []
     for entity in tagged['entities']:
-        p = '' if entity['probability'] is None else f' {entity["probability"]:.2f}'
+        p = f' {entity["probability"]:.2f}' if probabilities else ''
         parts += [text[position:entity['start']], f'[{entity["type"]}{p} {entity["text"]}]']
         position = entity['end']
     return ''.join([*parts, text[position:]])
+
+
+def share_or_best(text):
+    """What --threshold takes."""
+    return text if text == 'best' else number(float, 0, 1)(text)
 
 
 def parse_arguments(argv):
@@ -464,13 +506,16 @@ def parse_arguments(argv):
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--tokenized', action='store_true', help='words are what stands between white space')
-    add('--output_format', choices=('inline', 'conll', 'jsonl'),
-        help='for people (default), in columns, or as JSON with places in the line')
+    add('--threshold', type=share_or_best, metavar='P', help="believe each entity that is more "
+        "probable, in place of the best sequence; 'best' is the one that training found")
+    add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'),
+        help='for people (default), in columns, as JSON with places in the line, or as a page')
     add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
     add('--batch_size', type=number(int, 1), help='lines to read and tag together (default: 2048)')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=int, help="the labels' column (default: as in training)")
     add('--word_column', type=int, help="the words' column (default: as in training)")
+    add('--mistakes', type=number(int, 0), default=0, help='list so many of the surest mistakes')
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     # Files may also come after the arguments
@@ -479,9 +524,9 @@ def parse_arguments(argv):
         raise InputError('--text: expected no files beside it')
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
-    if not args.evaluate and (args.tag_column, args.word_column) != (None, None):
-        raise InputError('--tag_column and --word_column: expected --evaluate beside them')
-    for mode, others in (('explain', 'evaluate output_format probabilities batch_size'),
+    if not args.evaluate and (args.tag_column, args.word_column, args.mistakes) != (None, None, 0):
+        raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate beside them')
+    for mode, others in (('explain', 'evaluate output_format probabilities batch_size threshold'),
                          ('evaluate', 'text tokenized probabilities batch_size')):
         for other in others.split():
             if getattr(args, mode) and getattr(args, other) not in (None, False):
@@ -493,17 +538,59 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
+    given, best = args.threshold, tagger.threshold
+    args.threshold = best if given == 'best' else given
+    if given is not None and (tagger.task == 'pos' or args.threshold is None):
+        raise InputError(f'--threshold {given}: expected a model of entities, whose run has ended; '
+                         '--evaluate on the validation file shows what to choose')
     if args.tokenized:
         tagger.token = re.compile(r'\S+')
     lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
     if args.evaluate:
-        conll = args.output_format == 'conll'
-        evaluate(tagger, args.files, args.tag_column, args.word_column, conll)
+        evaluate(tagger, args)
     elif args.explain:
         for line in filter(str.strip, lines):
             print(explain(tagger, line))
+    elif args.output_format == 'html':
+        print_page(tagger, lines, args)
     else:
         tag_lines(tagger, lines, args)
+
+
+def evaluate(tagger, args):
+    """Print how well the labeled files are tagged, or their columns for conlleval."""
+    for file in args.files:
+        gold, tagged = tag_labeled(tagger, file, args.tag_column, args.word_column, args.threshold)
+        if args.output_format == 'conll':
+            for tags, sentence in zip(gold, tagged):
+                print(in_columns(sentence['tokens'], tags, sentence['tags']))
+            continue
+        print(f'{file}:')
+        print_scores(score_task(gold, [sentence['tags'] for sentence in tagged], tagger.task))
+        if tagger.task == 'ner':
+            print_probabilities(gold, tagged)
+            print_mistakes(gold, tagged, args.mistakes)
+
+
+def print_page(tagger, lines, args):
+    """Print img/page.html with the sentences and all their candidates in it."""
+    page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
+    before, after = page.split('/* sentences */')
+    settings = {'title': args.text or ', '.join(args.files), 'task': tagger.task,
+                'threshold': args.threshold or tagger.threshold or 0.5}
+    print(before.replace('__SETTINGS__', in_script(settings)))
+    for tagged in tagger.tag(lines, least=CANDIDATE if tagger.task == 'ner' else None):
+        text, words, starts = tagger.split(tagged['text'])
+        candidates = [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
+                      for name, first, end, p in tagged['candidates']]
+        print(in_script({'text': text, 'tokens': words, 'tags': tagged['tags'],
+                         'candidates': candidates}) + ',')
+    print(after, end='')
+
+
+def in_script(value):
+    """JSON for a page's script, which no text in it can end."""
+    return json.dumps(value).replace('<', '\\u003c')
 
 
 def tag_lines(tagger, lines, args):
@@ -514,8 +601,8 @@ def tag_lines(tagger, lines, args):
     # At a terminal each sentence is answered at once
     batch_size = args.batch_size or (1 if interactive else 2048)
     probabilities = args.probabilities or args.output_format == 'jsonl'
-    for tagged in tagger.tag(lines, probabilities, batch_size):
-        line = inline(tagged, tagger.task)
+    for tagged in tagger.tag(lines, probabilities, batch_size, args.threshold):
+        line = inline(tagged, tagger.task, probabilities)
         if args.output_format == 'jsonl':
             del tagged['candidates']
             line = json.dumps(tagged, ensure_ascii=False)

@@ -25,12 +25,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import SimilarLengthSampler, WCDataset
-from inference import ViterbiDecoder, evaluate, load_tagger, name_tags
+from inference import (ViterbiDecoder, inline, load_tagger, name_tags, score_thresholds,
+                       tag_labeled)
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
                    clip_gradient, create_input_tensors, create_maps, devices, file_errors,
-                   find_entities, load_checkpoint, load_embeddings, number, read_corpus, run_main,
-                   save_checkpoint, score_task)
+                   find_entities, load_checkpoint, load_embeddings, number, print_scores,
+                   read_corpus, run_main, save_checkpoint, score_task)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
@@ -134,7 +135,7 @@ def main(argv):
             say_how_to_continue(args, state)
             if dist.is_initialized():
                 raise
-        score_test_file(args, rank)
+        finish(args, rank)
     if dist.is_initialized():
         # Leave together: gloo may abort a process whose connections end under it
         dist.barrier()
@@ -284,14 +285,32 @@ def make_optimizer(model, args):
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
 
 
-def score_test_file(args, rank):
-    """Score the best model on the test file, if there are both."""
+def finish(args, rank):
+    """Find the threshold for entities, write it into the best checkpoint, score the test file."""
     path = Path(args.output_dir) / BEST_CHECKPOINT
-    if args.test_file is None or not path.exists():
-        print(f'nothing to score: --test_file is {args.test_file}, the checkpoint {path}')
-    elif rank == 0:
-        print(f'tagged by {path}:')
-        evaluate(load_tagger(path, args.device), [args.test_file], examples=2)
+    if rank > 0 or not path.exists():
+        print(f'nothing to score: there is no {path}')
+        return
+    tagger, threshold = load_tagger(path, args.device), None
+    if args.task == 'ner':
+        # Half of the best F1 that can be had, in steps of 0.05
+        best_f1 = max(f1 for *_, f1 in score_thresholds(*tag_labeled(tagger, args.val_file)))
+        threshold = max(round(10 * best_f1), 1) / 20
+        save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
+        advice = f'--threshold best is {threshold:.2f}'
+    if args.test_file is not None:
+        gold, tagged = tag_labeled(tagger, args.test_file)
+        scores = score_task(gold, [sentence['tags'] for sentence in tagged], args.task)
+        print(f'{args.test_file}, tagged by {path}:')
+        print_scores(scores)
+        for sentence in tagged[:2]:
+            print(inline(sentence, args.task))
+        if threshold is not None:
+            (_, precision, recall, f1), = score_thresholds(gold, tagged, [threshold])
+            advice += (f': precision {precision:.4f}, recall {recall:.4f}, F1 {f1:.4f} in place of '
+                       f"{scores['entity_f1']:.4f}")
+    if threshold is not None:
+        print(advice)
 
 
 def show_progress(loader, title):
@@ -407,13 +426,15 @@ def restore(checkpoint, model, optimizer, path):
 def save_epoch(model, optimizer, maps, state, args, is_best):
     """Save an epoch and say how it went; the latest checkpoint, to continue from, comes last."""
     folder, row = Path(args.output_dir), state['log'][-1]
+    checkpoint = {'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state'],
+                  'maps': maps, **state}
     if is_best:
-        save_checkpoint(folder / BEST_CHECKPOINT, model, optimizer, maps, state)
+        save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)
     with file_errors(folder / LOG, 'written'), open(folder / LOG, 'w', newline='') as file:
         writer = csv.DictWriter(file, row.keys())
         writer.writeheader()
         writer.writerows(state['log'])
-    save_checkpoint(folder / CHECKPOINT, model, optimizer, maps, state)
+    save_checkpoint(folder / CHECKPOINT, checkpoint)
     scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
     print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '

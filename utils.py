@@ -425,12 +425,11 @@ class AverageMeter:
 
 # --- Checkpoints ---
 
-def save_checkpoint(path, model, optimizer, maps, state):
-    """Save what is needed to tag, and to continue training where it stopped; state is a dict."""
+def save_checkpoint(path, checkpoint):
+    """Save a dict of what is needed to tag, and to continue training where it stopped."""
     # A map is saved as one string, which is read faster than 400,000
-    checkpoint = {'format': CHECKPOINT_FORMAT, 'model': model.state_dict(),
-                  'optimizer': optimizer.state_dict()['state'],
-                  'maps': {name: '\n'.join(numbered) for name, numbered in maps.items()}, **state}
+    maps = {name: '\n'.join(numbered) for name, numbered in checkpoint['maps'].items()}
+    checkpoint = {**checkpoint, 'format': CHECKPOINT_FORMAT, 'maps': maps}
     # Written beside its place and then renamed, a checkpoint is always whole
     temporary = Path(f'{path}.tmp')
     with file_errors(path, 'written'):
