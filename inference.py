@@ -211,8 +211,8 @@ def name_tags(tags, lengths, tag_map):
 
 # Longer sentences are tagged in pieces, and the model sees no more of a word
 MOST_WORDS, MOST_CHARS = 1000, 100
-# Entities less probable are not looked at, and the thresholds to choose from
-CANDIDATE, STEPS = 0.05, [step / 20 for step in range(1, 20)]
+# Less probable entities are neither scored nor shown
+CANDIDATE = 0.05
 
 # A word is a run of characters that are not white space, punctuation, ideographs or emoji
 W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
@@ -390,54 +390,50 @@ def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None)
     return gold, list(tagger.tag(words, threshold=threshold, least=least))
 
 
-def score_thresholds(gold, tagged, thresholds=STEPS):
+def score_thresholds(gold, tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
     """(threshold, precision, recall, F1) of the entities that choose believes at each threshold."""
     rows = []
     for threshold in thresholds:
         believed = [write_tags(choose(sentence['candidates'], threshold), len(sentence['tokens']))
                     for sentence in tagged]
-        _, precision, recall, f1, _ = score_entities(gold, believed)['rows'][-1]
-        rows.append((threshold, precision, recall, f1))
+        rows.append((threshold, *score_entities(gold, believed)['rows'][-1][1:4]))
     return rows
 
 
 def calibrate(gold, tagged):
     """For ten ranges of probability: candidates, their mean probability, how many are right."""
-    ranges = [[] for _ in range(10)]
+    counts = [[0, 0.0, 0] for _ in range(10)]
     for tags, sentence in zip(gold, tagged):
         entities = set(find_entities(tags))
         for *entity, p in sentence['candidates']:
-            ranges[min(int(10 * p), 9)].append((p, tuple(entity) in entities))
-    return [(len(pairs), sum(p for p, _ in pairs) / max(len(pairs), 1), sum(r for _, r in pairs))
-            for pairs in ranges]
+            count = counts[min(int(10 * p), 9)]
+            count[0], count[1], count[2] = count[0] + 1, count[1] + p, count[2] + (tuple(entity) in entities)
+    return [(number, total / max(number, 1), right) for number, total, right in counts]
 
 
-def print_probabilities(gold, tagged):
-    """Print what each threshold gives, and how far the probabilities can be trusted."""
+def print_probabilities(gold, tagged, most):
+    """Print what thresholds give, how right the probabilities are, and the surest mistakes."""
     rows = score_thresholds(gold, tagged)
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        threshold, precision, recall, f1 = row
-        mark = '  best' if row == best else ''
-        print(f'{threshold:9.2f}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}{mark}')
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row), 'best' if row == best else '')
     print('\nprobability  candidates    mean  right')
-    for i, (found, mean, right) in enumerate(calibrate(gold, tagged)):
-        print(f'{i / 10:3.1f} to {i / 10 + 0.1:3.1f}  {found:11}  {mean:6.4f}  {right:5}')
+    for i, row in enumerate(calibrate(gold, tagged)):
+        print(f'{i / 10:3.1f} to {i / 10 + 0.1:3.1f}', '{:12}  {:6.4f}  {:5}'.format(*row))
 
-
-def print_mistakes(gold, tagged, most):
-    """Print the surest mistakes, the most probable first: found but wrong, and missed but right."""
-    mistakes = {'wrong': [], 'missed': []}
+    mistakes = {'found, but not labeled': [], 'labeled, but not found': []}
     for tags, sentence in zip(gold, tagged):
         labeled, found = set(find_entities(tags)), set(find_entities(sentence['tags']))
         for name, first, end, p in sentence['candidates']:
-            if ((name, first, end) in labeled) != ((name, first, end) in found):
-                kind = 'missed' if (name, first, end) in labeled else 'wrong'
-                words = ' '.join(sentence['tokens'][first:end])
-                mistakes[kind].append(f'{p:.4f} {name} {words}: {sentence["text"]}')
-    for kind, rows in mistakes.items():
-        print('\n'.join([f'\nthe surest that are {kind}:', *sorted(rows, reverse=True)[:most]]))
+            words = ' '.join(sentence['tokens'][first:end])
+            row = f'{p:.4f} {name} {words}: {sentence["text"]}'
+            if (name, first, end) in found - labeled:
+                mistakes['found, but not labeled'].append(row)
+            elif (name, first, end) in labeled - found:
+                mistakes['labeled, but not found'].append(row)
+    for title, rows in mistakes.items() if most > 0 else ():
+        print(f'\n{title}:', *sorted(rows, reverse=True)[:most], sep='\n')
 
 
 # --- The command line ---
@@ -473,27 +469,17 @@ def in_columns(words, *tags):
     return ''.join(' '.join(row) + '\n' for row in zip(words, *tags))
 
 
-def columns(tagged, places):
-    """The words, the tags and, if they were asked for, the probabilities of a tagged sentence."""
-    shown = [f'{p:.{places}f}' for p in tagged['probabilities']]
-    return [tagged['tokens'], tagged['tags'], *([shown] if shown else [])]
-
-
 def inline(tagged, task, probabilities=False):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
     if task == 'pos':
-        return ' '.join(map('/'.join, zip(*columns(tagged, places=2))))
+        shown = [f'/{p:.2f}' for p in tagged['probabilities']] or [''] * len(tagged['tags'])
+        return ' '.join(map('{}/{}{}'.format, tagged['tokens'], tagged['tags'], shown))
     text, position, parts = tagged['text'], 0, []
     for entity in tagged['entities']:
         p = f' {entity["probability"]:.2f}' if probabilities else ''
         parts += [text[position:entity['start']], f'[{entity["type"]}{p} {entity["text"]}]']
         position = entity['end']
     return ''.join([*parts, text[position:]])
-
-
-def share_or_best(text):
-    """What --threshold takes."""
-    return text if text == 'best' else number(float, 0, 1)(text)
 
 
 def parse_arguments(argv):
@@ -506,7 +492,7 @@ def parse_arguments(argv):
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--tokenized', action='store_true', help='words are what stands between white space')
-    add('--threshold', type=share_or_best, metavar='P', help="believe each entity that is more "
+    add('--threshold', type=number(float, 0, 1, 'best'), metavar='P', help="believe each entity that is more "
         "probable, in place of the best sequence; 'best' is the one that training found")
     add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'),
         help='for people (default), in columns, as JSON with places in the line, or as a page')
@@ -561,15 +547,15 @@ def evaluate(tagger, args):
     """Print how well the labeled files are tagged, or their columns for conlleval."""
     for file in args.files:
         gold, tagged = tag_labeled(tagger, file, args.tag_column, args.word_column, args.threshold)
+        predicted = [sentence['tags'] for sentence in tagged]
         if args.output_format == 'conll':
-            for tags, sentence in zip(gold, tagged):
-                print(in_columns(sentence['tokens'], tags, sentence['tags']))
-            continue
-        print(f'{file}:')
-        print_scores(score_task(gold, [sentence['tags'] for sentence in tagged], tagger.task))
-        if tagger.task == 'ner':
-            print_probabilities(gold, tagged)
-            print_mistakes(gold, tagged, args.mistakes)
+            words = [sentence['tokens'] for sentence in tagged]
+            print('\n'.join(map(in_columns, words, gold, predicted)))
+        else:
+            print(f'{file}:')
+            print_scores(score_task(gold, predicted, tagger.task))
+            if tagger.task == 'ner':
+                print_probabilities(gold, tagged, args.mistakes)
 
 
 def print_page(tagger, lines, args):
@@ -578,19 +564,14 @@ def print_page(tagger, lines, args):
     before, after = page.split('/* sentences */')
     settings = {'title': args.text or ', '.join(args.files), 'task': tagger.task,
                 'threshold': args.threshold or tagger.threshold or 0.5}
-    print(before.replace('__SETTINGS__', in_script(settings)))
+    # No text may end the script
+    print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
     for tagged in tagger.tag(lines, least=CANDIDATE if tagger.task == 'ner' else None):
-        text, words, starts = tagger.split(tagged['text'])
-        candidates = [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
-                      for name, first, end, p in tagged['candidates']]
-        print(in_script({'text': text, 'tokens': words, 'tags': tagged['tags'],
-                         'candidates': candidates}) + ',')
+        _, words, starts = tagger.split(tagged['text'])
+        tagged['candidates'] = [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
+                                for name, first, end, p in tagged['candidates']]
+        print(json.dumps(tagged).replace('<', '\\u003c') + ',')
     print(after, end='')
-
-
-def in_script(value):
-    """JSON for a page's script, which no text in it can end."""
-    return json.dumps(value).replace('<', '\\u003c')
 
 
 def tag_lines(tagger, lines, args):
@@ -607,7 +588,8 @@ def tag_lines(tagger, lines, args):
             del tagged['candidates']
             line = json.dumps(tagged, ensure_ascii=False)
         elif args.output_format == 'conll':
-            line = in_columns(*columns(tagged, places=4))
+            shown = [[f'{p:.4f}' for p in tagged['probabilities']]] if probabilities else []
+            line = in_columns(tagged['tokens'], tagged['tags'], *shown)
         print(line, flush=batch_size < 2048)
 
 

@@ -489,9 +489,11 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f'{message} (--help says more)')
 
 
-def number(kind, least, most=10**9):
-    """An int or a float between two bounds, for argparse, which tells the user the name."""
+def number(kind, least, most=10**9, word=None):
+    """An int or a float between two bounds, or a word, for argparse, which tells the name."""
     def parse(text):
+        if text == word:
+            return word
         if not least <= kind(text) <= most:
             raise ValueError
         return kind(text)
