@@ -340,7 +340,7 @@ def go_on(checkpoint, emb_file):
     model, _, batch = make_model()
     optimizer = make_optimizer(model, args)
     if checkpoint is not None:
-        restore(checkpoint, model, optimizer)
+        restore(checkpoint, model, optimizer, 'here.pth.tar')
     return model, batch, optimizer
 
 

@@ -25,7 +25,8 @@ from utils import (InputError, all_tags, convert_tags, create_input_tensors, cre
     '\ufeffa X\nb Y\n\n\n\nc Z\n\n',
     'a X\r\nb Y\r\n\r\nc Z\r\n',
     'a X\rb Y\r\rc Z\r',
-    'a\tX\nb \t Y\n \t \nc  Z \n',
+    'a\tX\nb \t Y\n \t \nc\tZ \n',
+    '  a  X\nb   Y  \n  \n c Z\n',
     '-DOCSTART- -X- O\n\na X\nb Y\n-DOCSTART-\nc Z\n'])
 def test_read_words_tags(tmp_path, text):
     file = tmp_path / 'file.txt'
@@ -57,22 +58,25 @@ def test_reader_finds_its_columns(tmp_path):
 @pytest.mark.parametrize('data, message', [
     (b'', 'expected sentences, found none'),
     (b'\n \n-DOCSTART- X\n\n', 'expected sentences, found none'),
-    (b'a X\n\n-DOCSTART- X\n\nb X\nc\n', "line 6: expected at least 2 columns, found 'c'"),
+    (b'a\n', "line 1: expected at least 2 columns, found 'a'"),
+    (b'a X\n\n-DOCSTART- X\n\nb X\nc\n',
+     "line 6: expected 2 columns, as in the first row, found 'c'"),
     (b'a X\nb bad\n', "line 2: expected X in column 1 instead of 'bad', found 'b bad'"),
     (b'a X\nb \xff X\n', 'line 2: expected UTF-8, found the byte 0xff')])
 def test_reader_names_file_and_line(tmp_path, data, message):
     file = tmp_path / 'file.txt'
     file.write_bytes(data)
     with pytest.raises(InputError) as error:
-        read_words_tags(file, 1, wrong=lambda tag: 'X' if tag == 'bad' else None)
+        read_words_tags(file, 1, expected=lambda tag: 'X' if tag == 'bad' else None)
     assert str(error.value) == f'{file}{", " if "line" in message else ": "}{message}'
 
 
-@pytest.mark.parametrize('rows', ['a X\n' * 1001, 'a X\n' + 'b' * 10_000 + ' X\n'])
-def test_a_forgotten_blank_line_is_noticed(tmp_path, rows):
+@pytest.mark.parametrize('rows, line', [('a X\n' * 1001, 1004),
+                                        ('a X\n' + 'b' * 10_000 + ' X\n', 5)])
+def test_a_forgotten_blank_line_is_noticed(tmp_path, rows, line):
     file = tmp_path / 'file.txt'
     file.write_text('a X\n\n' + rows)
-    with pytest.raises(InputError, match='line 3: expected at most 1,000 words and 10,000'):
+    with pytest.raises(InputError, match=f'line {line}: expected a blank line within 1,000 words'):
         read_words_tags(file, 1)
 
 
