@@ -29,6 +29,7 @@ class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     The tag_map is in the order of its indices; scheme is 'iobes', 'iob2', or None for other tags.
+    Scores are the CRF's, (N, L_w, m, m), lengths numbers of words, with <end>, (N,), on the CPU.
     """
 
     def __init__(self, tag_map, scheme=None):
@@ -47,11 +48,7 @@ class ViterbiDecoder(nn.Module):
         self.register_buffer('has_type', torch.tensor(has_type, dtype=torch.float64))
 
     def decode(self, scores, lengths):
-        """Find the best sequence of tags that is legal (the Viterbi algorithm).
-
-        The scores are the CRF's, (N, L_w, m, m), the lengths numbers of words, with <end>, (N,).
-        Returns a (N, L_w) LongTensor of tags, <end> at a sentence's last place and at the pads.
-        """
+        """Find the best legal tags, (N, L_w), <end> at the last place and at the pads (Viterbi)."""
         _, backpointers = self.trellis(scores + self.mask, lengths)
         # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
         tag = torch.full_like(backpointers[0][:, 0], self.end)
@@ -91,8 +88,7 @@ class ViterbiDecoder(nn.Module):
     def forward_backward(self, scores, lengths):
         """Sum over all legal sequences up to, and from, each tag of each word, in double precision.
 
-        Returns the log-sum-exp of the scores of the sequences that lead to a tag, (N, L_w, m), and
-        of those that continue from it, (N, L_w, m); and log Z of the legal ones, (N,).
+        Returns the log-sum-exp of their scores up to a tag, and from it, (N, L_w, m), and log Z, (N,).
         """
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -114,10 +110,9 @@ class ViterbiDecoder(nn.Module):
     def candidates(self, scores, lengths, least, starts=None):
         """Find every entity that is at least so probable, whether or not it is on the best path.
 
-        Its probability is that of all legal sequences with exactly this entity (Culotta and
-        McCallum, 2004): that of at least its words minus that of at least one word more. The loop
-        over widths ends where nothing is probable enough. Returns for each sentence a list of
-        (type, first word, last word + 1, probability), only from starts, (sentence, first word).
+        An entity of exactly w words is as probable as one of at least w, less one of at least w + 1
+        (Culotta and McCallum, 2004). Returns for each sentence a list of (type, first word, last
+        word + 1, probability); starts, (sentence, first word), are the only ones, if given.
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -170,9 +165,8 @@ class ViterbiDecoder(nn.Module):
 def choose(candidates, threshold):
     """Choose entities that do not overlap and are worth most: each its probability - threshold.
 
-    An entity kept adds its probability to the expected number of right ones, and F1 = 2 right /
-    (found + gold) gains by it if it is above half of the F1 that can be had (Ye et al., 2012; Lipton
-    et al., 2014). A higher threshold buys precision, a lower one recall.
+    One kept adds its probability to the expected number of right ones, and F1 = 2 right / (found +
+    gold) gains by it if it is above half of the best F1 (Ye et al., 2012; Lipton et al., 2014).
     """
     ending = {}
     for candidate in candidates:
@@ -402,13 +396,14 @@ def score_thresholds(gold, tagged, thresholds=tuple(step / 20 for step in range(
 
 def calibrate(gold, tagged):
     """For ten ranges of probability: candidates, their mean probability, how many are right."""
-    counts = [[0, 0.0, 0] for _ in range(10)]
+    found, total, right = [0] * 10, [0.0] * 10, [0] * 10
     for tags, sentence in zip(gold, tagged):
         entities = set(find_entities(tags))
-        for *entity, p in sentence['candidates']:
-            count = counts[min(int(10 * p), 9)]
-            count[0], count[1], count[2] = count[0] + 1, count[1] + p, count[2] + (tuple(entity) in entities)
-    return [(number, total / max(number, 1), right) for number, total, right in counts]
+        for name, first, end, p in sentence['candidates']:
+            i = min(int(10 * p), 9)
+            found[i], total[i] = found[i] + 1, total[i] + p
+            right[i] += (name, first, end) in entities
+    return [(n, p / max(n, 1), r) for n, p, r in zip(found, total, right)]
 
 
 def print_probabilities(gold, tagged, most):
