@@ -94,23 +94,26 @@ CHUNKS = [(['the', 'old', 'man'], ['I-NP', 'I-NP', 'S-NP']),
           (['boat', 'rows'], ['B-NP', 'E-VP'])]
 
 
-def test_parts_of_speech_are_no_scheme_however_they_are_spelled():
+@pytest.mark.parametrize('favored', ['I-NP', 'B-NP', 'S-NP', 'E-VP'])
+def test_parts_of_speech_are_no_scheme_however_they_are_spelled(favored):
     """Each tag's probability is its own: S-NP is not added to B-NP, nor E-VP to I-VP."""
     model, maps, _ = make_model(sentences=CHUNKS)
     model, maps = model.double(), dict(zip(('word_map', 'char_map', 'tag_map'), maps))
-    names = list(maps['tag_map'])
-    for scheme in ('iobes', 'iob2'):
-        tagger = Tagger(model, maps, {'task': 'pos', 'tag_scheme': scheme})
-        for words, _ in CHUNKS:
-            (tagged,) = tagger.tag([words], probabilities=True)
-            scores, _, _ = run(model, create_input_tensors([words], None, **maps))
-            paths = list(legal_sequences(scores[0], len(words) + 1, maps['tag_map'], None))
-            best, _ = max(paths, key=lambda path: path[1])
-            assert tagged['tags'] == [names[tag] for tag in best[:-1]]
-            z = sum(math.exp(score) for _, score in paths)
-            expected = [sum(math.exp(score) for path, score in paths if path[t] == tag) / z
-                        for t, tag in enumerate(best[:-1])]
-            assert tagged['probabilities'] == pytest.approx(expected) and not tagged['entities']
+    names, found = list(maps['tag_map']), set()
+    model.crf.emission.bias.data[names.index(favored)] += 2
+    tagger = Tagger(model, maps, {'task': 'pos', 'tag_scheme': 'iobes'})
+    for words, _ in CHUNKS:
+        (tagged,) = tagger.tag([words], probabilities=True)
+        scores, _, _ = run(model, create_input_tensors([words], None, **maps))
+        paths = list(legal_sequences(scores[0], len(words) + 1, maps['tag_map'], None))
+        best, _ = max(paths, key=lambda path: path[1])
+        assert tagged['tags'] == [names[tag] for tag in best[:-1]]
+        z = sum(math.exp(score) for _, score in paths)
+        expected = [sum(math.exp(score) for path, score in paths if path[t] == tag) / z
+                    for t, tag in enumerate(best[:-1])]
+        assert tagged['probabilities'] == pytest.approx(expected) and not tagged['entities']
+        found.update(tagged['tags'])
+    assert favored in found
 
 
 @pytest.mark.parametrize('sentences', [

@@ -3,7 +3,6 @@
 import gzip
 import os
 import random
-import threading
 
 import hypothesis.strategies as st
 import numpy as np
@@ -219,25 +218,25 @@ def test_a_message_quotes_80_characters_at_most(tmp_path, row):
     assert message.endswith(f' found {row[:80]!r}') and len(message) < 300
 
 
-@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no named pipes')
-@pytest.mark.parametrize('text, found', [('Oslo\tB-LOC\n', [['B-LOC']]),
+@pytest.mark.skipif(not os.path.exists('/dev/fd'), reason='this system has no /dev/fd')
+@pytest.mark.parametrize('text, found', [('Oslo\tB-LOC\n', None),
                                          ('Oslo\tcity\n', "instead of 'city', found 'Oslo\\tcity'"),
                                          ('Oslo\tO\n', "found only 'O'"),
                                          (CONLLU.format(1), 'found a .conllu file')])
-def test_a_pipe_is_read_once(tmp_path, text, found):
-    """As <(...) gives it, and its mistakes are told as those of a file are."""
-    pipe = tmp_path / 'pipe'
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=[text], daemon=True)
-    writer.start()
-    if isinstance(found, str):
-        with pytest.raises(InputError) as error:
-            read_corpus(pipe, 'ner', -1, 'iob2')
-        assert str(error.value).startswith(str(pipe)) and found in str(error.value)
-    else:
-        assert read_corpus(pipe, 'ner', -1, 'iob2') == ([['Oslo']], found)
-    writer.join(timeout=10)
-    assert not writer.is_alive()
+def test_a_pipe_is_read_and_its_mistakes_are_told(text, found):
+    """A shell's <(...) can be read only once."""
+    output, pipe = os.pipe()
+    os.write(pipe, text.encode())
+    os.close(pipe)
+    try:
+        if found is None:
+            assert read_corpus(f'/dev/fd/{output}', 'ner', -1, 'iob2') == ([['Oslo']], [['B-LOC']])
+        else:
+            with pytest.raises(InputError) as error:
+                read_corpus(f'/dev/fd/{output}', 'ner', -1, 'iob2')
+            assert str(error.value).startswith(f'/dev/fd/{output}') and found in str(error.value)
+    finally:
+        os.close(output)
 
 
 # --- Tag schemes ---
@@ -523,8 +522,9 @@ def test_one_value_too_many_that_has_an_exponent_is_refused(tmp_path, row):
 
 
 def test_the_largest_and_the_smallest_values_are_read(tmp_path):
-    assert load(tmp_path, 'Oslo 3e38 3e38 -3e38 1e-60\n') == {
-        'Oslo': [pytest.approx(3e38), pytest.approx(3e38), pytest.approx(-3e38), 0]}
+    # Their sum has no room in a float
+    assert load(tmp_path, 'Oslo 3e38 3e38 1e-60\n') == {
+        'Oslo': [pytest.approx(3e38), pytest.approx(3e38), 0]}
 
 
 def test_half_a_gzip_file_is_refused_in_one_line(tmp_path):
