@@ -20,7 +20,7 @@ from utils import (ArgumentParser, InputError, convert_tags, create_input_tensor
                    file_errors, find_entities, load_checkpoint, log_sum_exp, number, print_scores,
                    read_corpus, run_main, score_task, word_starts)
 
-# Added to the score of an illegal transition; minus infinity would make gradients NaN
+# Added to the score of an illegal transition; finite, so that no difference becomes NaN
 IMPOSSIBLE = -1e6
 
 
@@ -28,6 +28,7 @@ class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     The tag_map is in the order of its indices; scheme is 'iobes', 'iob2', or None for other tags.
+    Scores are the CRF's, (N, L_w, m, m), lengths numbers of words, with <end>, (N,), on the CPU.
     """
 
     def __init__(self, tag_map, scheme=None):
@@ -42,11 +43,7 @@ class ViterbiDecoder(nn.Module):
         self.register_buffer('continues', torch.tensor(continues))
 
     def decode(self, scores, lengths):
-        """Find the best sequence of tags that is legal (the Viterbi algorithm).
-
-        The scores are the CRF's, (N, L_w, m, m), the lengths numbers of words, with <end>, (N,).
-        Returns a (N, L_w) LongTensor of tags, <end> at a sentence's last place and at the pads.
-        """
+        """Find the best legal tags, (N, L_w), <end> at the last place and at the pads (Viterbi)."""
         _, backpointers = self.trellis(scores + self.mask, lengths)
         # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
         tag = torch.full_like(backpointers[0][:, 0], self.end)
@@ -152,10 +149,10 @@ def name_tags(tags, lengths, tag_map):
 # Longer sentences are tagged in pieces, and the model sees no more of a word
 MOST_WORDS, MOST_CHARS = 1000, 100
 
-# A word is a run of characters that are not white space, punctuation, ideographs or emoji
-W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
-     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿豈-﫿\U0001f000-\U0003ffff]')
-PART = rf"""(?:\d*(?:Ph\.D\.|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?                      # 5p.m., U.S.
+# A character of a word: it is not white space, punctuation, an ideograph or emoji
+W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៖៘-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
+     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿\uf900-\ufaff\U0001f000-\U0003ffff]')
+PART = rf"""(?:(?:\d+(?::\d+)?)?(?:(?i:Ph\.D\.)|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?  # 5p.m., U.S.
   | {W}(?:{W}|(?<=\d)[.,:/](?=\d)|['’·](?!(?i:s|m|d|re|ve|ll)(?!{W}))(?={W}))*)"""  # 1/2, O'Brien
 # Accents, colors of emoji and the like belong to the sign before them
 MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
@@ -164,7 +161,7 @@ TOKEN = re.compile(rf"""
     (?i:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+ | [@\#]{W}+
   | (?<![\w.-])[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{0,3}}\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)
   | (?i:['’](?:s|m|d|re|ve|ll|\d0s)|n['’]t)(?!{W}) | {W}+?(?=(?i:n['’]t)(?!{W})) | (?i:can(?=not\b))
-  | [A-Z]\.(?:-[A-Z]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)      # J.-P., No. 10
+  | [A-ZÀ-ÖØ-ÞΑ-ΩА-Я]\.(?:-[A-ZÀ-Þ]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)
   | (?i:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
       |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.
   | [A-Z]{{0,2}}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?{PART}(?:[-‐‑&](?={W}){PART})*  # -.5
@@ -394,17 +391,16 @@ def parse_arguments(argv):
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
-    if args.text is not None and args.files:
-        raise InputError('--text: expected no files beside it')
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and (args.tag_column, args.word_column) != (None, None):
         raise InputError('--tag_column and --word_column: expected --evaluate beside them')
-    for mode, others in (('explain', 'evaluate output_format probabilities batch_size'),
-                         ('evaluate', 'text tokenized probabilities batch_size')):
+    for mode, others in (('text', 'files evaluate'),
+                         ('explain', 'evaluate output_format probabilities batch_size'),
+                         ('evaluate', 'tokenized probabilities batch_size')):
         for other in others.split():
-            if getattr(args, mode) and getattr(args, other) not in (None, False):
-                raise InputError(f'--{mode}: expected no --{other} beside it')
+            if getattr(args, mode) and getattr(args, other):
+                raise InputError(f'--{mode}: expected no {other} beside it')
     return args
 
 
