@@ -415,7 +415,8 @@ def test_the_batch_size_changes_nothing(path, size):
 def test_each_line_is_answered_before_the_next_is_written(path):
     with subprocess.Popen(
             [sys.executable, ROOT / 'inference.py', path, '--batch_size', '1'],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            env={**os.environ, 'PYTHONUNBUFFERED': ''}) as process:
         # Without an answer, reading would wait forever
         timer = threading.Timer(60, process.kill)
         timer.start()
@@ -470,12 +471,13 @@ def test_standard_input_may_be_closed_if_it_is_not_read(path, monkeypatch, capsy
 def test_a_named_pipe_is_read_once_and_whole(path, tmp_path):
     # More than a pipe holds
     text = 'Oslo\n' + 'x ' * 100_000 + '\nDunston checks in'
-    pipe = tmp_path / 'pipe'
+    pipe, file = tmp_path / 'pipe', tmp_path / 'text.txt'
+    file.write_text('Rain.\n' * 9)
     os.mkfifo(pipe)
     threading.Thread(target=pipe.write_text, args=[text], daemon=True).start()
     # Opened a second time, it would wait forever
-    result = run_script('inference.py', path, pipe, timeout=60)
-    first, long, last = result.stdout.splitlines()
+    result = run_script('inference.py', path, file, pipe, '--batch_size', 1, timeout=60)
+    first, long, last = result.stdout.splitlines()[9:]
     assert (first, last) == ('[LOC Oslo]', '[PER Dunston] checks in')
     assert result.returncode == 0 and long.count('x') == 100_000
 
