@@ -153,6 +153,9 @@ def test_embeddings_expand_the_vocabulary(people, tmp_path):
     index = tagger.maps['word_map']['bergen']
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
     assert tagger.model.forw_lm_out.out_features == index
+    assert 'Bergen' not in tagger.maps['word_map']
+    call(train.main, *options, '--epochs', 1, '--no-caseless', '--output_dir', tmp_path / 'cased')
+    assert 'Bergen' in load_tagger(tmp_path / 'cased' / BEST).maps['word_map']
     assert_one_line(train.main, [*options, '--word_emb_dim', 100],
                     '--word_emb_dim: expected 3, found 100')
 
@@ -311,6 +314,13 @@ def test_each_epoch_has_an_order_of_its_own(people, tmp_path, monkeypatch):
     assert all(orders.count(order) == 1 for order in orders)
 
 
+def test_each_epoch_drops_out_something_else(people, tmp_path):
+    # Sentences of different lengths have one order
+    write_conll(tmp_path / 'data.txt', PEOPLE[1:4])
+    call(train.main, *people, '--epochs', 3, '--lr', 0, '--dropout', 0.5)
+    assert len({row['viterbi_loss'] for row in read_log(tmp_path)}) == 3
+
+
 def test_the_learning_rate_decays(people, tmp_path):
     # From the second epoch on there is next to none
     options = (*people, '--momentum', 0, '--lr_decay', 1e9)
@@ -365,6 +375,37 @@ def test_the_validation_loss_is_a_mean_over_sentences(people, tmp_path):
     (a, _), (b, _), (both, _) = (val_losses(people, tmp_path, sentences)
                                  for sentences in ([short], [long], [short] * 32 + [long]))
     assert a != pytest.approx(b, rel=0.1) and both == pytest.approx((32 * a + b) / 33, rel=1e-3)
+
+
+def test_losses_of_an_epoch_do_not_depend_on_its_batches(people, tmp_path):
+    rows = []
+    for size in (1, 2, 99):
+        call(train.main, *people, '--epochs', 1, '--lr', 0, '--batch_size', size,
+             '--output_dir', tmp_path / str(size))
+        rows += read_log(tmp_path / str(size))
+    for name in ('viterbi_loss', 'lm_loss'):
+        losses = [float(row[name]) for row in rows]
+        assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize('scheme', ['iobes', 'iob2'])
+def test_validation_scores_are_those_of_tagging(people, tmp_path, scheme):
+    # A model that has learned nothing prefers sequences that are not legal
+    arguments = (*people, '--epochs', 1, '--lr', 0, '--tag_scheme', scheme)
+    output, (row,) = call(train.main, *arguments), read_log(tmp_path)
+    accuracy, macro_f1 = float(row['accuracy']), float(row['macro_f1'])
+    assert f'all tags: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}\n' in output
+
+
+def test_tagging_knows_the_columns_of_training(people, tmp_path):
+    rows = ''.join(f'x\t{tag}\t{word}\ty\n' for words, tags in PEOPLE
+                   for word, tag in zip(words, tags))
+    (tmp_path / 'data.txt').write_text(rows)
+    call(train.main, *people, '--epochs', 1, '--word_column', 2, '--tag_column', -3)
+    output = call(inference.main, tmp_path / BEST, '--evaluate', tmp_path / 'data.txt',
+                  '--output_format', 'conll')
+    words_and_gold = [row.split()[:2] for row in output.splitlines() if row]
+    assert words_and_gold == [row.split('\t')[2:0:-1] for row in rows.splitlines()]
 
 
 def test_there_is_no_dropout_in_validation(people, tmp_path):
