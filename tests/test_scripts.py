@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
@@ -152,6 +153,9 @@ def test_embeddings_expand_the_vocabulary(people, tmp_path):
     index = tagger.maps['word_map']['bergen']
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
     assert tagger.model.forw_lm_out.out_features == index
+    assert 'Bergen' not in tagger.maps['word_map']
+    call(train.main, *options, '--epochs', 1, '--no-caseless', '--output_dir', tmp_path / 'cased')
+    assert 'Bergen' in load_tagger(tmp_path / 'cased' / BEST).maps['word_map']
     assert_one_line(train.main, [*options, '--word_emb_dim', 100],
                     '--word_emb_dim: expected 3, found 100')
 
@@ -205,8 +209,8 @@ def test_dynamic_rnn(capsys):
 # --- What the arguments change ---
 
 
-def first_epoch(folder, *arguments):
-    """Train one epoch in a folder of its own: the checkpoint."""
+def train_in(folder, *arguments):
+    """Train in a folder: the latest checkpoint."""
     call(train.main, *arguments, '--output_dir', folder)
     return torch.load(folder / LATEST, weights_only=True)
 
@@ -217,20 +221,20 @@ def first_epoch(folder, *arguments):
     (('--no-fine_tune_word_embeddings',), 'word_embeds.weight')])
 def test_what_is_not_to_be_learned_stays_as_it_began(people, tmp_path, argument, name):
     runs = {'began': ('--lr', 0), 'stayed': argument, 'learned': ()}
-    weights = {run: first_epoch(tmp_path / run, *people, '--epochs', 1, *options)['model'][name]
+    weights = {run: train_in(tmp_path / run, *people, '--epochs', 1, *options)['model'][name]
                for run, options in runs.items()}
     assert torch.equal(weights['stayed'], weights['began'])
     assert not torch.equal(weights['learned'], weights['began'])
 
 
 def test_transitions_begin_at_0(people, tmp_path):
-    model = first_epoch(tmp_path, *people, '--epochs', 1, '--lr', 0)['model']
+    model = train_in(tmp_path, *people, '--epochs', 1, '--lr', 0)['model']
     assert not model['crf.transition'].any()
 
 
 def test_no_gradient_is_larger_than_grad_clip(people, tmp_path):
     options = (*people, '--epochs', 1, '--batch_size', 99, '--momentum', 0, '--grad_clip', 1e-3)
-    began, ended = (first_epoch(tmp_path / str(lr), *options, '--lr', lr)['model'] for lr in (0, 1))
+    began, ended = (train_in(tmp_path / str(lr), *options, '--lr', lr)['model'] for lr in (0, 1))
     change = max((ended[name] - began[name]).abs().max().item() for name in began)
     assert change == pytest.approx(1e-3, rel=1e-2)
 
@@ -265,7 +269,7 @@ def usual(tmp_path_factory):
     (folder / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
     arguments = (*SMALL, *data_files(folder), '--epochs', 2, '--dropout', 0.5)
     arguments += ('--tag_column', 3)
-    model = first_epoch(folder / 'run', *arguments, '--emb_file', folder / 'vectors.txt')['model']
+    model = train_in(folder / 'run', *arguments, '--emb_file', folder / 'vectors.txt')['model']
     return folder, arguments, model
 
 
@@ -274,15 +278,15 @@ def test_no_argument_is_ignored(usual, tmp_path, argument):
     folder, arguments, model = usual
     if argument != '--word_emb_dim 4':
         arguments += ('--emb_file', folder / 'vectors.txt')
-    other = first_epoch(tmp_path, *arguments, *argument.split())['model']
+    other = train_in(tmp_path, *arguments, *argument.split())['model']
     assert model.keys() != other.keys() or not all(
         model[name].shape == other[name].shape and torch.equal(model[name], other[name])
         for name in model)
 
 
 @pytest.mark.parametrize('arguments, words, chars', [
-    ((), {'oslo', 'rain'}, set('OosloRain ')), (('--no-caseless',), {'Oslo', 'oslo', 'Rain'},
-                                                set('OosloRain ')),
+    ((), {'oslo', 'rain'}, set('OosloRain ')),
+    (('--no-caseless',), {'Oslo', 'oslo', 'Rain'}, set('OosloRain ')),
     (('--min_word_freq', 2), {'oslo'}, set('OosloRain ')),
     (('--min_char_freq', 2), {'oslo', 'rain'}, set('oslo '))])
 def test_the_vocabulary_is_that_of_the_training_file(people, tmp_path, arguments, words, chars):
@@ -307,14 +311,20 @@ def test_each_epoch_has_an_order_of_its_own(people, tmp_path, monkeypatch):
     orders = []
     for seed in (0, 1):
         call(train.main, *people, '--epochs', 2, '--batch_size', 2, '--seed', seed)
-    assert all(sorted(order) == sorted(orders[0]) or len(order) == 10 for order in orders)
     assert all(orders.count(order) == 1 for order in orders)
+
+
+def test_each_epoch_drops_out_something_else(people, tmp_path):
+    # Sentences of different lengths have one order
+    write_conll(tmp_path / 'data.txt', PEOPLE[1:4])
+    call(train.main, *people, '--epochs', 3, '--lr', 0, '--dropout', 0.5)
+    assert len({row['viterbi_loss'] for row in read_log(tmp_path)}) == 3
 
 
 def test_the_learning_rate_decays(people, tmp_path):
     # From the second epoch on there is next to none
     options = (*people, '--momentum', 0, '--lr_decay', 1e9)
-    one, three = (first_epoch(tmp_path / str(n), *options, '--epochs', n)['model'] for n in (1, 3))
+    one, three = (train_in(tmp_path / str(n), *options, '--epochs', n)['model'] for n in (1, 3))
     assert all(torch.allclose(one[name], three[name], atol=1e-6) for name in one)
 
 
@@ -365,6 +375,37 @@ def test_the_validation_loss_is_a_mean_over_sentences(people, tmp_path):
     (a, _), (b, _), (both, _) = (val_losses(people, tmp_path, sentences)
                                  for sentences in ([short], [long], [short] * 32 + [long]))
     assert a != pytest.approx(b, rel=0.1) and both == pytest.approx((32 * a + b) / 33, rel=1e-3)
+
+
+def test_losses_of_an_epoch_do_not_depend_on_its_batches(people, tmp_path):
+    rows = []
+    for size in (1, 2, 99):
+        call(train.main, *people, '--epochs', 1, '--lr', 0, '--batch_size', size,
+             '--output_dir', tmp_path / str(size))
+        rows += read_log(tmp_path / str(size))
+    for name in ('viterbi_loss', 'lm_loss'):
+        losses = [float(row[name]) for row in rows]
+        assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize('scheme', ['iobes', 'iob2'])
+def test_validation_scores_are_those_of_tagging(people, tmp_path, scheme):
+    # A model that has learned nothing prefers sequences that are not legal
+    arguments = (*people, '--epochs', 1, '--lr', 0, '--tag_scheme', scheme)
+    output, (row,) = call(train.main, *arguments), read_log(tmp_path)
+    accuracy, macro_f1 = float(row['accuracy']), float(row['macro_f1'])
+    assert f'all tags: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}\n' in output
+
+
+def test_tagging_knows_the_columns_of_training(people, tmp_path):
+    rows = ''.join(f'x\t{tag}\t{word}\ty\n' for words, tags in PEOPLE
+                   for word, tag in zip(words, tags))
+    (tmp_path / 'data.txt').write_text(rows)
+    call(train.main, *people, '--epochs', 1, '--word_column', 2, '--tag_column', -3)
+    output = call(inference.main, tmp_path / BEST, '--evaluate', tmp_path / 'data.txt',
+                  '--output_format', 'conll')
+    words_and_gold = [row.split()[:2] for row in output.splitlines() if row]
+    assert words_and_gold == [row.split('\t')[2:0:-1] for row in rows.splitlines()]
 
 
 def test_there_is_no_dropout_in_validation(people, tmp_path):
@@ -482,29 +523,14 @@ def test_a_second_run_in_a_folder_is_refused(people, tmp_path, resumed):
     call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 2)
 
 
-def test_the_lock_is_gone_with_the_process_that_was_killed(people, tmp_path):
-    process = start('train.py', *people, '--patience', 200, stdout=subprocess.DEVNULL)
-    wait_for(tmp_path / LATEST, process)
-    process.send_signal(signal.SIGSTOP)
-    before = contents(tmp_path)
-    assert_one_line(train.main, people, 'expected no other run in it, found one')
-    assert contents(tmp_path) == before
-    process.kill()
-    process.wait()
-    call(train.main, '--checkpoint', tmp_path / LATEST, '--patience', 1)
-
-
 @pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
 def test_the_lock_is_gone_with_a_run_that_was_cut_off(people, tmp_path, monkeypatch, error):
-    with monkeypatch.context() as patched:
-        def cut_off(*_):
-            raise error('for the test')
+    def cut_off(*_):
+        raise error
 
+    with monkeypatch.context() as patched, suppress(InputError):
         patched.setattr(train, 'train', cut_off)
-        try:
-            call(train.main, *people)
-        except InputError:
-            pass
+        call(train.main, *people)
     assert 'all tags' in call(train.main, *people, '--epochs', 1)
 
 
@@ -534,7 +560,7 @@ ANEW = 'the best score and the patience start anew\n'
 @pytest.mark.parametrize('how', ['other file', 'other folder', 'best is gone'])
 def test_the_best_score_and_the_patience_start_anew(people, tmp_path, how):
     run, kept = tmp_path / 'run', tmp_path / 'kept'
-    # Its score is as good as any, and its patience is at an end
+    # Its score can't be better, and its patience is at an end
     call(train.main, *people, '--epochs', 40, '--lr', 0.1, '--output_dir', run)
     call(train.main, '--checkpoint', run / LATEST, '--epochs', 99, '--patience', 5, '--lr', 0)
     best = (run / BEST).read_bytes()
@@ -606,6 +632,12 @@ def test_ctrl_c_ends_training_and_says_how_to_continue(people, tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE * 20)
     process = start('train.py', *people, '--patience', 200, stdout=subprocess.PIPE)
     wait_for(tmp_path / LATEST, process)
+    # While it runs, its folder is its own
+    process.send_signal(signal.SIGSTOP)
+    before = contents(tmp_path)
+    assert_one_line(train.main, people, 'expected no other run in it, found one')
+    assert contents(tmp_path) == before
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and 'all tags: accuracy' in output
@@ -613,10 +645,11 @@ def test_ctrl_c_ends_training_and_says_how_to_continue(people, tmp_path):
     epoch = int(re.search(r'stopped in epoch (\d+)' + re.escape(advice), output)[1])
     # It may have come while that epoch was being saved
     assert load_checkpoint(tmp_path / LATEST, 'cpu')['epoch'] in (epoch - 1, epoch)
+    assert not list(tmp_path.glob('*.tmp'))
 
 
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(people, tmp_path, request):
-    rounds = 30 if request.config.getoption('--long') else 3
+    rounds = 30 if request.config.getoption('--long') else 2
     write_conll(tmp_path / 'data.txt', PEOPLE * 8)
     (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
     options = (*people, '--dropout', 0.5, '--emb_file', tmp_path / 'vectors.txt', '--epochs', 12,
@@ -672,16 +705,58 @@ def test_two_processes_take_the_same_steps_as_one(people, tmp_path):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-4)
 
 
-def test_when_one_process_dies_the_others_end(people, tmp_path):
+SHORT = ['SIGINT all', 'SIGKILL second']
+LONG = [f'{sent} {to}' for sent in ('SIGINT', 'SIGTERM', 'SIGKILL')
+        for to in ('torchrun', 'first', 'second', 'all')]
+# Nobody can answer for a torchrun that was killed itself
+LONG = [how for how in LONG if how not in (*SHORT, 'SIGKILL torchrun', 'SIGKILL all')]
+
+
+def pytest_generate_tests(metafunc):
+    if 'how_it_ends' in metafunc.fixturenames:
+        long = metafunc.config.getoption('--long')
+        metafunc.parametrize('how_it_ends', [*SHORT, *LONG] if long else SHORT)
+
+
+def test_whatever_ends_one_process_ends_all(people, tmp_path, how_it_ends):
     # One batch has a sentence for each process, the other has one for both
     write_conll(tmp_path / 'data.txt', PEOPLE[:3])
     process = start(*TORCHRUN, *people, '--patience', 200, '--batch_size', 1,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     wait_for(tmp_path / LATEST, process)
     children = subprocess.check_output(['pgrep', '-P', str(process.pid)], text=True).split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    assert process.wait(timeout=60) != 0
+    sent, to = how_it_ends.split()
+    # A terminal sends SIGINT to all
+    for pid in {'torchrun': [process.pid], 'first': children[:1], 'second': children[1:],
+                'all': [*children, process.pid]}[to]:
+        os.kill(int(pid), getattr(signal, sent))
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode != 0
+    assert not [pid for pid in children if os.path.exists(f'/proc/{pid}')]
+    assert_lines_of_ours(errors)
     assert load_checkpoint(tmp_path / LATEST, 'cpu')
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def assert_lines_of_ours(errors):
+    """A line for each process at most and no traceback, before that of torchrun."""
+    ours = re.findall('^(?:error: |interrupted).*$', errors, re.MULTILINE)
+    assert 1 <= len(ours) <= 2 and 'train.py", line' not in errors, errors
+    assert errors.index(ours[0]) < errors.rfind('Traceback (most recent call last)')
+
+
+def test_a_full_disk_ends_all_processes(people, tmp_path, request):
+    if not request.config.getoption('--long'):
+        pytest.skip('takes 5 s')
+    call(train.main, *people, '--epochs', 1)
+    size = (tmp_path / LATEST).stat().st_size // 2
+    process = start(*TORCHRUN, '--checkpoint', tmp_path / LATEST, '--epochs', 200, '--patience',
+                    200, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size,) * 2))
+    errors = process.communicate(timeout=40)[1]
+    assert process.returncode != 0 and 'cannot be written' in errors
+    assert_lines_of_ours(errors)
+    assert not list(tmp_path.glob('*.tmp'))
 
 
 # --- Files and pipes that fail ---
@@ -727,6 +802,59 @@ def test_a_damaged_checkpoint_is_refused_or_right(trained, tmp_path):
             assert str(path) in str(error) and '\n' not in str(error)
     # Some bytes only fill up
     assert refused > len(cut) + 50
+
+
+def altered(path, folder, *keys, value=None):
+    """A copy of a checkpoint without what the keys lead to, or with a value in its place."""
+    checkpoint = torch.load(path, weights_only=True)
+    part = checkpoint
+    for key in keys[:-1]:
+        part = part[key]
+    del part[keys[-1]]
+    if value is not None:
+        part[keys[-1]] = value
+    torch.save(checkpoint, folder / LATEST)
+    return folder / LATEST
+
+
+def unmended(*values):
+    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason='a traceback'))
+
+
+@pytest.mark.parametrize('keys', [
+    ('format',), ('model',), ('maps',), ('arguments',), ('model_arguments',), ('maps', 'tag_map'),
+    unmended(('maps', 'word_map')), unmended(('maps', 'char_map')),
+    ('model', 'crf.transition'), ('model_arguments', 'dropout'), ('arguments', 'task')])
+def test_a_checkpoint_that_lacks_a_part_is_refused_in_tagging(trained, tmp_path, keys):
+    path = altered(trained / LATEST, tmp_path, *keys)
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')
+
+
+@pytest.mark.parametrize('keys', [
+    ('format',), ('model',), ('optimizer',), unmended(('maps',)), unmended(('arguments',)),
+    unmended(('model_arguments',)), unmended(('epoch',)), unmended(('best_score',)),
+    unmended(('epochs_since_improvement',)), unmended(('log',)), unmended(('maps', 'tag_map')),
+    unmended(('maps', 'word_map')), unmended(('maps', 'char_map')),
+    unmended(('model_arguments', 'lm_vocab_size')), unmended(('arguments', 'word_emb_dim')),
+    ('model', 'crf.transition')])
+def test_a_checkpoint_that_lacks_a_part_is_refused_in_training(trained, tmp_path, keys):
+    path = altered(trained / LATEST, tmp_path, *keys)
+    before = contents(tmp_path)
+    assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], f'{path}: ')
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('keys, value', [
+    (('format',), 1), (('format',), 99),
+    (('model', 'crf.transition'), torch.zeros(3, 3)),
+    (('model_arguments', 'word_rnn_dim'), 10),
+    # The model has more tags
+    unmended(('maps', 'tag_map'), '<start>\nB-LOC\nO\n<end>')])
+def test_a_checkpoint_of_another_shape_or_format_is_refused(trained, tmp_path, keys, value):
+    path = altered(trained / LATEST, tmp_path, *keys, value=value)
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')
+    if keys[0] != 'model_arguments':
+        assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], f'{path}: ')
 
 
 # --- Bad input: one line, no traceback, and a status that is not 0 ---
