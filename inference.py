@@ -395,11 +395,11 @@ def parse_arguments(argv):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and (args.tag_column, args.word_column) != (None, None):
         raise InputError('--tag_column and --word_column: expected --evaluate beside them')
-    for mode, others in (('text', 'files evaluate'),
-                         ('explain', 'evaluate output_format probabilities batch_size'),
-                         ('evaluate', 'tokenized probabilities batch_size')):
+    for mode, others in (('text', 'files --evaluate'),
+                         ('explain', '--evaluate --output_format --probabilities --batch_size'),
+                         ('evaluate', '--tokenized --probabilities --batch_size')):
         for other in others.split():
-            if getattr(args, mode) and getattr(args, other):
+            if getattr(args, mode) not in (None, False) and getattr(args, other.strip('-')):
                 raise InputError(f'--{mode}: expected no {other} beside it')
     return args
 

@@ -3,8 +3,6 @@
     python train.py                                         on data/sample, for named entities
     python train.py --task pos                              on data/sample, for parts of speech
     python train.py --train_file my/train.txt --val_file my/val.txt --emb_file glove.6B.100d.txt
-
-All settings are in the table that comes first; main, which follows it, shows what happens when.
 """
 
 import csv
@@ -189,7 +187,6 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
     scores = score_task(gold, predicted, args.task)
-    # The table of all tags is for the end
     del scores['rows']
     return float(vb_losses.avg), scores
 
@@ -319,6 +316,8 @@ def parse_arguments(argv):
     if args.checkpoint is not None:
         # The arguments of its run are used in place of the defaults
         checkpoint = load_checkpoint(args.checkpoint, args.device)
+        if vars(args).keys() != checkpoint['arguments'].keys():
+            raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
                                'output_dir': str(Path(args.checkpoint).parent)})
         args = parser.parse_args(argv)

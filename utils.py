@@ -29,6 +29,8 @@ from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 CHECKPOINT_FORMAT = 3
+CHECKPOINT_KEYS = {'model', 'optimizer', 'maps', 'arguments', 'model_arguments', 'epoch',
+                   'best_score', 'epochs_since_improvement', 'log'}
 
 
 # --- Maps and the eight tensors ---
@@ -270,7 +272,6 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     found, others, vector = {}, array('f'), None
     for word, vector in read_embeddings(emb_file):
         if word in word_map:
-            # The first vector of a repeated word counts
             found.setdefault(word, vector)
         elif expand_vocab and word not in new_map and not (caseless and word != word.lower()):
             new_map[word] = len(new_map)
@@ -406,7 +407,6 @@ class AverageMeter:
         self.reset()
 
     def reset(self):
-        """Forget all values."""
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val, n=1):
@@ -453,6 +453,12 @@ def load_checkpoint(path, device):
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
+    with file_errors(path, 'used'):
+        maps, sizes = checkpoint['maps'], checkpoint['model_arguments']
+        if (CHECKPOINT_KEYS - checkpoint.keys() or len(maps['word_map']) != sizes['vocab_size']
+                or len(maps['char_map']) != sizes['charset_size']
+                or len(maps['tag_map']) != sizes['tagset_size'] or not sizes['lm_vocab_size']):
+            raise ValueError('its parts do not fit together')
     return checkpoint
 
 

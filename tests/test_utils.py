@@ -72,9 +72,7 @@ def test_reader_names_file_and_line(tmp_path, data, message):
     assert str(error.value) == f'{file}{", " if "line" in message else ": "}{message}'
 
 
-@pytest.mark.parametrize('end', [
-    '\n', '\r\n',
-    pytest.param('\r', marks=pytest.mark.xfail(strict=True, reason='only \\n is counted'))])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
 def test_a_byte_that_is_not_utf8_is_found_in_its_line(tmp_path, end):
     file = tmp_path / 'file.txt'
     file.write_bytes(b'a X' + end.encode() + b'b \xff X' + end.encode())
@@ -82,8 +80,8 @@ def test_a_byte_that_is_not_utf8_is_found_in_its_line(tmp_path, end):
         read_words_tags(file, 1)
 
 
-@pytest.mark.parametrize('rows, line', [('a X\n' * 1001, 1004),
-                                        ('a X\n' + 'b' * 10_000 + ' X\n', 5)])
+@pytest.mark.parametrize('rows, line', [('a X\n' * 1001, 3),
+                                        ('a X\n' + 'b' * 10_000 + ' X\n', 3)])
 def test_a_forgotten_blank_line_is_noticed(tmp_path, rows, line):
     file = tmp_path / 'file.txt'
     file.write_text('a X\n\n' + rows)
@@ -184,7 +182,6 @@ SCHEMES = 'IOB1, IOB2, IOBES, BILOU, BMES or BMEWO'
     ('Oslo BLOC', {}, f', line 1: expected an entity tag ({SCHEMES})'),
     ('Oslo\tin New York', {'task': 'pos', 'tag_column': 1}, ', line 1: expected a tag in column 1'),
     ('Oslo <end>', {'task': 'pos'}, ', line 1: expected a tag in column -1'),
-    ('Oslo O\nis O', {}, ": expected tags in column -1, found only 'O'"),
     ('Oslo - O\nis - O', {'task': 'pos', 'tag_column': 1},
      ": expected tags in column 1, found only '-'"),
     ('Oslo _\nis _', {'task': 'pos'}, ": expected tags in column -1, found only '_'"),
@@ -221,7 +218,7 @@ def test_a_message_quotes_80_characters_at_most(tmp_path, row):
 @pytest.mark.skipif(not os.path.exists('/dev/fd'), reason='this system has no /dev/fd')
 @pytest.mark.parametrize('text, found', [('Oslo\tB-LOC\n', None),
                                          ('Oslo\tcity\n', "instead of 'city', found 'Oslo\\tcity'"),
-                                         ('Oslo\tO\n', "found only 'O'"),
+                                         ('Oslo\t_\n', "instead of '_'"),
                                          (CONLLU.format(1), 'found a .conllu file')])
 def test_a_pipe_is_read_and_its_mistakes_are_told(text, found):
     """A shell's <(...) can be read only once."""
@@ -514,7 +511,6 @@ def test_rows_of_vectors_that_are_refused(tmp_path, text, message, name):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason='a number with an exponent is taken for a part of the word')
 @pytest.mark.parametrize('row', ['Rome 1e-05 0.2 0.3', 'Rome -1.5e-05 0.2 0.3'])
 def test_one_value_too_many_that_has_an_exponent_is_refused(tmp_path, row):
     with pytest.raises(InputError, match='line 2: expected'):
@@ -683,9 +679,13 @@ def checkpoint(tmp_path):
     """The file of a checkpoint of a small model, its maps, and its model and optimizer."""
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    maps = {'word_map': {'<pad>': 0, 'a\u2028b': 1, ' ': 2, '1\u00a0000': 3, 'x\x85': 4, '\t': 5}}
+    maps = {'word_map': {'<pad>': 0, 'a\u2028b': 1, ' ': 2, '1\u00a0000': 3, 'x\x85': 4, '\t': 5},
+            'char_map': {'<pad>': 0}, 'tag_map': {'<start>': 0, '<end>': 1}}
+    sizes = {'vocab_size': 6, 'charset_size': 1, 'tagset_size': 2, 'lm_vocab_size': 3}
     path = tmp_path / 'model.pth.tar'
-    utils.save_checkpoint(path, model, optimizer, maps, {'epoch': 7})
+    utils.save_checkpoint(path, model, optimizer, maps, {
+        'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [], 'arguments': {},
+        'model_arguments': sizes})
     return path, maps, model, optimizer
 
 
@@ -699,8 +699,8 @@ def test_a_checkpoint_is_what_was_saved(checkpoint):
 @pytest.mark.parametrize('change, found', [
     (lambda content: content.update(format=2), 'format 2'),
     (lambda content: content.update(format=99), 'format 99'),
-    (lambda content: content.pop('format'), 'another file'),
-    (lambda content: content.update(maps=['a']), 'another file')])
+    (lambda content: content.pop('format'), 'another or a damaged file'),
+    (lambda content: content.update(maps=['a']), 'another or a damaged file')])
 def test_another_format_is_named(checkpoint, change, found):
     path = checkpoint[0]
     content = torch.load(path)
