@@ -56,16 +56,16 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BLSTM and a CRF, and two language models that share its character LSTMs (section 3).
+    """A word BLSTM and a CRF that share character LSTMs with two language models (the paper's 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
         char_..., word_...: sizes of the embeddings and LSTMs; word_rnn_dim counts the outputs of
-            both directions, an odd one is rounded down. highway_layers: of each highway network.
-        language_models, characters, crf: False leaves the part out. README.md's configurations
-            are (a) no language models, (b) no characters either, (c) no CRF either: its transition
-            scores stay at 0, and the loss is a softmax at each word.
+            both directions and is rounded down to an even one.
+        dropout, highway_layers: a probability; the number of layers of each highway network.
+        language_models, characters, crf: False leaves the part out, as in README.md's (a), (b) and
+            (c). Without CRF the transition scores stay at 0: the loss is a softmax at each word.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
