@@ -555,7 +555,8 @@ def test_output_that_would_block_is_not_another_run(people, monkeypatch):
 ANEW = 'the best score and the patience start anew\n'
 
 
-@pytest.mark.parametrize('how', ['other file', 'other folder', 'best is gone'])
+@pytest.mark.parametrize('how', ['other file', 'other folder', "another run's folder",
+                                 'best is gone'])
 def test_the_best_score_and_the_patience_start_anew(people, tmp_path, how):
     run, kept = tmp_path / 'run', tmp_path / 'kept'
     # Its score can't be better, and its patience is at an end
@@ -564,7 +565,9 @@ def test_the_best_score_and_the_patience_start_anew(people, tmp_path, how):
     best = (run / BEST).read_bytes()
     done = load_checkpoint(run / LATEST, 'cpu')['epoch']
     arguments = ['--checkpoint', run / LATEST, '--epochs', 99, '--patience', 2, '--lr', 0]
-    folder = tmp_path / 'new' if how == 'other folder' else run
+    folder = tmp_path / 'new' if 'folder' in how else run
+    if how == "another run's folder":
+        call(train.main, *people, '--epochs', 1, '--output_dir', folder)
     if how == 'other file':
         arguments += ['--val_file', write_conll(tmp_path / 'other.txt', PEOPLE)]
     if how == 'best is gone':
@@ -702,7 +705,7 @@ def test_two_processes_take_the_same_steps_as_one(people, tmp_path):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-4)
 
 
-SHORT = ['SIGINT all', 'SIGKILL second']
+SHORT = ['SIGTERM torchrun', 'SIGKILL second']
 LONG = [f'{sent} {to}' for sent in ('SIGINT', 'SIGTERM', 'SIGKILL')
         for to in ('torchrun', 'first', 'second', 'all')]
 # Nobody can answer for a torchrun that was killed itself
