@@ -250,32 +250,36 @@ def test_ctrl_c_during_a_download(server, tmp_path):
     assert names(tmp_path) in ([], [PART])
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
     """No file may grow beyond 1,000 bytes, as if the disk were full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_nothing_half_made(tmp_path, request):
+def test_a_full_disk_leaves_nothing_half_made(tmp_path):
     (tmp_path / 'xx_small-ud-train.conllu').write_text(CONLLU * 100)
-    request.getfixturevalue('full_disk')
-    assert run('conllu', tmp_path / 'xx_small-ud-train.conllu', '--output_dir', tmp_path / 'data'
-               ) == f'error: {tmp_path}/data/xx_small: cannot be written: File too large'
+    with full_disk():
+        message = run('conllu', tmp_path / 'xx_small-ud-train.conllu', '--output_dir',
+                      tmp_path / 'data')
+    assert message == f'error: {tmp_path}/data/xx_small: cannot be written: File too large'
     assert names(tmp_path / 'data') == []
 
 
-def test_a_disk_that_is_too_full_for_the_vectors(server, tmp_path, full_disk, monkeypatch):
+def test_a_disk_that_is_too_full_for_the_vectors(server, tmp_path, monkeypatch):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('glove.6B.100d.txt', 1000 * 'the 1 2 3 4\n')
     server.files['glove.6B.zip'] = packed.getvalue()
     monkeypatch.setitem(prepare.SHA256, 'glove.6B.zip',
                         hashlib.sha256(packed.getvalue()).hexdigest())
-    assert glove(server, tmp_path) == (
-        f'error: {tmp_path / VECTORS}: cannot be written: File too large')
+    with full_disk():
+        message = glove(server, tmp_path)
+    assert message == f'error: {tmp_path / VECTORS}: cannot be written: File too large'
     assert names(tmp_path) == [PART]
 
 
