@@ -162,8 +162,8 @@ TOKEN = re.compile(rf"""
   | (?<![\w.-])[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{0,3}}\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)
   | (?i:['’](?:s|m|d|re|ve|ll|\d0s)|n['’]t)(?!{W}) | {W}+?(?=(?i:n['’]t)(?!{W})) | (?i:can(?=not\b))
   | [A-ZÀ-ÖØ-ÞΑ-ΩА-Я]\.(?:-[A-ZÀ-Þ]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)
-  | (?i:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
-      |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.
+  | (?=[a-zA-Z]{{2,4}}\.)(?i:Mrs?|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen
+      |Re[pv]|Hon|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Ju[nl]|Aug|Sept?|Oct|Nov|Dec)\.
   | [A-Z]{{0,2}}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?{PART}(?:[-‐‑&](?={W}){PART})*  # -.5
   | [\U0001f1e6-\U0001f1ff]{{2}} | \.{{2,}} | -{{2,}} | `` | '' | \S{MARK}*(?:\u200d\S{MARK}*)*
 """, re.VERBOSE)
@@ -227,11 +227,11 @@ class Tagger:
 
     @torch.inference_mode()
     def score(self, sentences):
-        """The CRF's scores of lists of words, (N, L_w, m, m), in double precision, and lengths."""
+        """The CRF's scores of lists of words, (N, L_w, m, m), and their lengths."""
         shortened = [[word[:MOST_CHARS] for word in words] for words in sentences]
         batch = create_input_tensors(shortened, None, **self.maps)
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
-        return scores.double(), batch.wmap_lengths
+        return scores, batch.wmap_lengths
 
     def tag_batch(self, pieces, probabilities):
         """Tag pieces: a dict from (sentence, first word) to their tags, probabilities, entities."""
@@ -289,7 +289,7 @@ def explain(tagger, text, most=5):
     for start in range(0, len(sentence), MOST_WORDS):
         words = sentence[start:start + MOST_WORDS]
         scores, lengths = tagger.score([words])
-        cumulative, backpointers = decoder.trellis(scores + decoder.mask, lengths)
+        cumulative, backpointers = decoder.trellis(scores.double() + decoder.mask, lengths)
         best = decoder.decode(scores, lengths)[0].tolist()
         marginals = decoder.marginals(scores, lengths)[0]
         for t, word in enumerate([*words, '<end>']):
