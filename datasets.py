@@ -1,8 +1,8 @@
 """Sentences as tensors, and batches of sentences of similar length.
 
     dataset = WCDataset(*create_input_tensors(words, tags, word_map, char_map, tag_map))
-    sampler = SimilarLengthSampler(wmap_lengths, cmap_lengths, batch_size=10)
-    for batch in DataLoader(dataset, batch_size=None, sampler=sampler):  # lists, so no batch_size
+    sampler = SimilarLengthSampler(*dataset.sentences[-2:], batch_size=10)  # the two lengths
+    for batch in DataLoader(dataset, batch_size=None, sampler=sampler):     # the sampler's batches
         batch = batch.to('cuda')
 """
 
@@ -23,8 +23,8 @@ class Batch(NamedTuple):
     wmaps: torch.Tensor                 # (N, L_w) words, as word_map numbers them
     cmaps_f: torch.Tensor               # (N, L_c) characters, by char_map, read forward
     cmaps_b: torch.Tensor               # (N, L_c) characters, read backward
-    cmarkers_f: torch.Tensor            # (N, L_w) where in cmaps_f the space after each word is
-    cmarkers_b: torch.Tensor            # (N, L_w) where it is in cmaps_b
+    cmarkers_f: torch.Tensor            # (N, L_w) where cmaps_f has the spaces after words, <end>
+    cmarkers_b: torch.Tensor            # (N, L_w) where cmaps_b has them, in the order of words
     tmaps: torch.Tensor | None          # (N, L_w) tags, as previous * m + current, or None
     wmap_lengths: torch.Tensor          # (N,) number of words, with <end>
     cmap_lengths: torch.Tensor          # (N,) number of characters, with spaces and <end>
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
 
 class WCDataset(Dataset):
-    """The words and characters of sentences; its arguments are the fields of a Batch of them."""
+    """The words and characters of sentences, made from the fields of one big, padded Batch."""
 
     def __init__(self, *fields, **named_fields):
         self.sentences = Batch(*fields, **named_fields)
@@ -66,7 +66,7 @@ class SimilarLengthSampler(Sampler):
 
     Sentences with the same number of words are neighbors, and among them those with similar numbers
     of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone. A
-    batch has batch_size sentences for each process; the last one is repeated to make all equal.
+    batch has batch_size sentences for each process; the last is repeated where shares would differ.
     """
 
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):

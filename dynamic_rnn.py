@@ -43,11 +43,7 @@ def main():
     assert torch.equal(again, padded) and torch.equal(lengths_again, lengths)
     say('Padding again: pad_packed_sequence returns the rectangle and the lengths.', lengths_again)
 
-    embed, linear = nn.Embedding(10, 4), nn.Linear(4, 2)
-    on_padded = pack_padded_sequence(linear(embed(padded)), lengths, batch_first=True)
-    assert torch.allclose(linear(embed(packed.data)), on_padded.data)
-    say(f'A linear layer treats each word by itself: {len(packed.data)} rows of packed.data do.')
-
+    embed = nn.Embedding(10, 4)
     lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
     on_padded, _ = lstm(embed(padded))
     outputs, _ = lstm(pack_padded_sequence(embed(padded), lengths, batch_first=True))

@@ -21,7 +21,7 @@ from utils import (ArgumentParser, InputError, create_input_tensors, devices, fi
                    read_corpus, run_main, score_entities, score_task, word_starts,
                    write_tags)
 
-# Added to the score of an illegal transition; minus infinity would make gradients NaN
+# Added to the score of an illegal transition; finite, so that no difference becomes NaN
 IMPOSSIBLE = -1e6
 
 
@@ -208,10 +208,10 @@ MOST_WORDS, MOST_CHARS = 1000, 100
 # Less probable entities are neither scored nor shown
 CANDIDATE = 0.05
 
-# A word is a run of characters that are not white space, punctuation, ideographs or emoji
-W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
-     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿豈-﫿\U0001f000-\U0003ffff]')
-PART = rf"""(?:\d*(?:Ph\.D\.|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?                      # 5p.m., U.S.
+# A character of a word: it is not white space, punctuation, an ideograph or emoji
+W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៖៘-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
+     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿\uf900-\ufaff\U0001f000-\U0003ffff]')
+PART = rf"""(?:(?:\d+(?::\d+)?)?(?:(?i:Ph\.D\.)|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?  # 5p.m., U.S.
   | {W}(?:{W}|(?<=\d)[.,:/](?=\d)|['’·](?!(?i:s|m|d|re|ve|ll)(?!{W}))(?={W}))*)"""  # 1/2, O'Brien
 # Accents, colors of emoji and the like belong to the sign before them
 MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
@@ -220,9 +220,9 @@ TOKEN = re.compile(rf"""
     (?i:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+ | [@\#]{W}+
   | (?<![\w.-])[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{0,3}}\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)
   | (?i:['’](?:s|m|d|re|ve|ll|\d0s)|n['’]t)(?!{W}) | {W}+?(?=(?i:n['’]t)(?!{W})) | (?i:can(?=not\b))
-  | [A-Z]\.(?:-[A-Z]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)      # J.-P., No. 10
-  | (?i:Mr|Mrs|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Lt|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Rep|Rev|Hon|Jr|Sr|Inc
-      |Corp|Cos?|Ltd|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.
+  | [A-ZÀ-ÖØ-ÞΑ-ΩА-Я]\.(?:-[A-ZÀ-Þ]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)
+  | (?=[a-zA-Z]{{2,4}}\.)(?i:Mrs?|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen
+      |Re[pv]|Hon|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Ju[nl]|Aug|Sept?|Oct|Nov|Dec)\.
   | [A-Z]{{0,2}}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?{PART}(?:[-‐‑&](?={W}){PART})*  # -.5
   | [\U0001f1e6-\U0001f1ff]{{2}} | \.{{2,}} | -{{2,}} | `` | '' | \S{MARK}*(?:\u200d\S{MARK}*)*
 """, re.VERBOSE)
@@ -292,11 +292,11 @@ class Tagger:
 
     @torch.inference_mode()
     def score(self, sentences):
-        """The CRF's scores of lists of words, (N, L_w, m, m), in double precision, and lengths."""
+        """The CRF's scores of lists of words, (N, L_w, m, m), and their lengths."""
         shortened = [[word[:MOST_CHARS] for word in words] for words in sentences]
         batch = create_input_tensors(shortened, None, **self.maps)
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
-        return scores.double(), batch.wmap_lengths
+        return scores, batch.wmap_lengths
 
     def tag_batch(self, pieces, probabilities, threshold, least):
         """Tag pieces: a dict from (sentence, first word) to what tag yields, counted in words."""
@@ -360,7 +360,7 @@ def explain(tagger, text, most=5):
     for start in range(0, len(sentence), MOST_WORDS):
         words = sentence[start:start + MOST_WORDS]
         scores, lengths = tagger.score([words])
-        cumulative, backpointers = decoder.trellis(scores + decoder.mask, lengths)
+        cumulative, backpointers = decoder.trellis(scores.double() + decoder.mask, lengths)
         best = decoder.decode(scores, lengths)[0].tolist()
         marginals = decoder.marginals(scores, lengths)[0]
         for t, word in enumerate([*words, '<end>']):
@@ -501,17 +501,17 @@ def parse_arguments(argv):
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
-    if args.text is not None and args.files:
-        raise InputError('--text: expected no files beside it')
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and (args.tag_column, args.word_column, args.mistakes) != (None, None, 0):
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate beside them')
-    for mode, others in (('explain', 'evaluate output_format probabilities batch_size threshold'),
-                         ('evaluate', 'text tokenized probabilities batch_size')):
+    for mode, others in (('text', 'files --evaluate'),
+                         ('explain', '--evaluate --output_format --probabilities --batch_size '
+                                     '--threshold'),
+                         ('evaluate', '--tokenized --probabilities --batch_size')):
         for other in others.split():
-            if getattr(args, mode) and getattr(args, other) not in (None, False):
-                raise InputError(f'--{mode}: expected no --{other} beside it')
+            if getattr(args, mode) not in (None, False) and getattr(args, other.strip('-')):
+                raise InputError(f'--{mode}: expected no {other} beside it')
     return args
 
 

@@ -56,16 +56,16 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BLSTM and a CRF, and two language models that share its character LSTMs (section 3).
+    """A word BLSTM and a CRF that share character LSTMs with two language models (the paper's 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
-        char_..., word_...: sizes of the embeddings and LSTMs; word_rnn_dim, which is even, counts
-            the outputs of both directions. highway_layers: of each highway network.
-        language_models, characters, crf: False leaves the part out. README.md's configurations
-            are (a) no language models, (b) no characters either, (c) no CRF either: its transition
-            scores stay at 0, and the loss is a softmax at each word.
+        char_..., word_...: sizes of the embeddings and LSTMs; word_rnn_dim counts the outputs of
+            both directions and is rounded down to an even one.
+        dropout, highway_layers: a probability; the number of layers of each highway network.
+        language_models, characters, crf: False leaves the part out, as in README.md's (a), (b) and
+            (c). Without CRF the transition scores stay at 0: the loss is a softmax at each word.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
@@ -114,7 +114,7 @@ class LM_LSTM_CRF(nn.Module):
                 wmap_lengths, cmap_lengths):
         """Score the tags and, in training, the words that the language models predict.
 
-        The arguments are the fields of a Batch; tmaps and cmap_lengths are not used.
+        The arguments are a Batch's fields (datasets.py); tmaps and cmap_lengths are not used.
         Returns crf_scores (N, L_w, m, m); and lm_f_scores and lm_b_scores (N, L_w, lm_vocab_size),
         which are None in evaluation and without language models.
         """
@@ -123,9 +123,9 @@ class LM_LSTM_CRF(nn.Module):
         lm_f_scores, lm_b_scores = None, None
 
         if self.characters:
-            # Characters: the states where words end. Forward, at [7, 14, 17, 18], they have read
-            # 'dunston ', 'dunston checks ' ...; backward, at [17, 9, 2, 18], 'ni skcehc notsnud ',
-            # 'ni skcehc ' ...: (N, L_w, char_rnn_dim)
+            # Characters: the states at the markers, the space after each word, and <end>. At
+            # [7, 14, 17, 18] the forward LSTM has read 'dunston ', 'dunston checks ', ...; at
+            # [17, 9, 2, 18] the other one 'ni skcehc notsnud ', ...: (N, L_w, char_rnn_dim)
             states_f = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
             states_b = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
 

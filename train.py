@@ -3,8 +3,6 @@
     python train.py                                         on data/sample, for named entities
     python train.py --task pos                              on data/sample, for parts of speech
     python train.py --train_file my/train.txt --val_file my/val.txt --emb_file glove.6B.100d.txt
-
-All settings are in the table that comes first; main, which follows it, shows what happens when.
 """
 
 import csv
@@ -67,9 +65,9 @@ def add_arguments(parser):
     add('--highway_layers', type=count, default=1, help='layers of each highway network')
     add('--dropout', type=share, default=0.3, help='probability')
     add('--fine_tune_word_embeddings', default=True, help="change emb_file's vectors", **switch)
-    add('--language_models', default=True, help='configuration (a) is without them', **switch)
-    add('--characters', default=True, help='configuration (b) is without them as well', **switch)
-    add('--crf', default=True, help='configuration (c) is without it as well', **switch)
+    add('--language_models', default=True, help="train them too; off in README's (a)", **switch)
+    add('--characters', default=True, help="read them; off, with the above, in (b)", **switch)
+    add('--crf', default=True, help="learn transitions; off, with both, in (c)", **switch)
     add = parser.add_argument_group('training').add_argument
     add('--epochs', type=count, default=200, help='largest number of epochs')
     add('--batch_size', type=count, default=10, help='sentences in a step of each process')
@@ -84,7 +82,7 @@ def add_arguments(parser):
     add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of all random numbers')
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to continue from')
-    add('--output_dir', default='.', help='folder for checkpoints and the log')
+    add('--output_dir', default='.', help="folder to save in (else --checkpoint's)")
     add('--device', choices=devices(), default=devices()[0], help='cpu or cuda')
 
 
@@ -143,7 +141,7 @@ def main(argv):
 
 
 def train(train_loader, model, vb_criterion, optimizer, args, epoch):
-    """Train for an epoch; returns the mean losses of the language models (or 0) and of the CRF."""
+    """Train for an epoch; returns mean losses: of the language models (or 0), Viterbi (vb)."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
     progress = show_progress(train_loader, f'epoch {epoch}')
@@ -190,7 +188,6 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
     scores = score_task(gold, predicted, args.task)
-    # The table of all tags is for the end
     del scores['rows']
     return float(vb_losses.avg), scores
 
@@ -220,8 +217,7 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
         val_loss, scores = results[0]
         total_loss = mean_lm_loss + mean_vb_loss + val_loss
         if not math.isfinite(total_loss):
-            raise InputError(f'epoch {epoch}: the loss is {total_loss}; try a smaller --lr or '
-                             '--grad_clip (checkpoints of earlier epochs are as they were)')
+            raise InputError(f'epoch {epoch}: the loss is {total_loss}; try a smaller --lr')
 
         is_best = scores[args.criterion] > state['best_score']
         state['best_score'] = max(scores[args.criterion], state['best_score'])
@@ -240,10 +236,13 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
 # --- What main and the loop call ---
 
 def make_maps(corpora, checkpoint, args):
-    """Make a dict of the maps, or take a checkpoint's; lm_vocab_size; and embeddings, or None."""
+    """The maps, new or a checkpoint's; lm_vocab_size; embeddings or None. Sets word_emb_dim."""
+    for name in ('train', 'val'):
+        if args.task == 'ner' and all(tag == 'O' for row in corpora[name][1] for tag in row):
+            raise InputError(f'--{name}_file: expected entities, found only O (see --tag_column)')
     if checkpoint is not None:
         return checkpoint['maps'], checkpoint['model_arguments']['lm_vocab_size'], None
-    # The vocabulary comes from the training file alone, the tags, part of the task, from all files
+    # Words come from the training file alone; tags, which define the task, from all files
     tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
     if args.task == 'ner':
         types = {entity_type for row in tags for entity_type, _, _ in find_entities(row)}
@@ -336,6 +335,8 @@ def parse_arguments(argv):
     if args.checkpoint is not None:
         # The arguments of its run are used in place of the defaults
         checkpoint = load_checkpoint(args.checkpoint, args.device)
+        if vars(args).keys() != checkpoint['arguments'].keys():
+            raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
                                'output_dir': str(Path(args.checkpoint).parent)})
         args = parser.parse_args(argv)
@@ -388,7 +389,7 @@ def prepare_run(checkpoint, model, optimizer, state, args, rank):
                 raise InputError(f'{kept}: expected no such file, found one in the way')
             path.rename(kept)
             print(f'{path} is kept as {kept}')
-            if str(path) == args.checkpoint:
+            if args.checkpoint and path.resolve() == Path(args.checkpoint).resolve():
                 args.checkpoint = str(kept)
 
 
@@ -405,9 +406,12 @@ def locked(folder, rank):
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError:
         raise InputError(f'--output_dir {folder}: expected no other run in it, found one') from None
+    except OSError:
+        pass  # A file system without locks
+    try:
+        yield
     finally:
         os.close(handle)
 
@@ -417,7 +421,7 @@ def restore(checkpoint, model, optimizer, path):
     with file_errors(path, 'used'):
         model.load_state_dict(checkpoint['model'])
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
-        momentum = optimizer.state[model.word_embeds.weight]
+        momentum = optimizer.state.get(model.word_embeds.weight, {})
         if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
             # One process saves it as rows
             momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()

@@ -29,6 +29,8 @@ from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 CHECKPOINT_FORMAT = 3
+CHECKPOINT_KEYS = {'model', 'optimizer', 'maps', 'arguments', 'model_arguments', 'epoch',
+                   'best_score', 'epochs_since_improvement', 'log'}
 
 
 # --- Maps and the eight tensors ---
@@ -38,7 +40,7 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 
     The words and tags are, for each sentence, a list of str. What is seen less often than
     min_word_freq or min_char_freq is binned as <unk>. If caseless, words are lower-cased (never the
-    characters). Returns word_map and char_map, where <pad> is 0, then all words or characters in
+    characters). Returns word_map and char_map: <pad> is 0, then words, or ' ' and characters, in
     the order of the text, <end>, <unk>; and tag_map: <start> is 0, then the sorted tags, <end>.
     """
     word_counts, char_counts = Counter(), Counter()
@@ -108,7 +110,7 @@ def word_index(word, word_map):
 
 
 def word_starts(words):
-    """Where words begin in the text that they make with a space after each, and where it ends."""
+    """Where words begin in ' '.join(words) + ' ', and then the length of that text."""
     return list(accumulate((len(word) + 1 for word in words), initial=0))
 
 
@@ -133,7 +135,7 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """
     lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
     # A no-break space belongs to its word
-    separator, width = ' *\t *' if any('\t' in line for line in lines) else ' +', None
+    separator, width = (' *\t *' if any('\t' in line for line in lines) else ' +'), None
     if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines):
         raise InputError(f'{file}: found a .conllu file, which data/prepare.py conllu converts')
     for number, line in enumerate([*lines, ''], start=1):
@@ -149,8 +151,8 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
         elif sentence_words:
             # A longer one is usually a forgotten blank line, and all tensors would become as long
             if len(sentence_words) > 1000 or sum(map(len, sentence_words)) > 10_000:
-                raise InputError(f'{file}, line {number}: expected a blank line within 1,000 words '
-                                 'or 10,000 characters')
+                raise InputError(f'{file}, line {number - len(sentence_words)}: expected a blank '
+                                 'line within 1,000 words and 10,000 characters from here on')
             words.append(sentence_words)
             tags.append(sentence_tags)
             sentence_words, sentence_tags = [], []
@@ -202,7 +204,7 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
 
     words, tags = read_words_tags(
         file, tag_column, caseless=False, word_ind=word_column, expected=expected)
-    if {'O', '-', '_'}.issuperset(chain.from_iterable(tags)):
+    if {'-', '_'}.issuperset(chain.from_iterable(tags)):
         raise InputError(f'{file}: expected tags in column {tag_column}, found only {tags[0][0]!r}')
     if task == 'ner':
         tags = [convert_tags(sentence_tags, tag_scheme) for sentence_tags in tags]
@@ -212,7 +214,7 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
 # --- Entities and their tags ---
 
 def find_entities(tags):
-    """Find entities as (type, first word, last word + 1) in tags of any scheme.
+    """Find entities as (type, first word, last word + 1) in tags of any scheme, BILOU's included.
 
     As for conlleval, a word continues the entity of the word before it unless a tag of either says
     otherwise (B and S begin one, E and S end one, O is outside) or the type changes.
@@ -221,7 +223,6 @@ def find_entities(tags):
     start, last_prefix, last_type = None, 'O', ''
     for position, tag in enumerate([*tags, 'O']):
         prefix, _, entity_type = tag.partition('-')
-        # As BILOU, BMES and BMEWO write them
         prefix = {'U': 'S', 'W': 'S', 'L': 'E', 'M': 'I'}.get(prefix, prefix)
         if prefix in 'BSO' or last_prefix in 'ESO' or entity_type != last_type:
             if start is not None:
@@ -276,7 +277,6 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     found, others, vector = {}, array('f'), None
     for word, vector in read_embeddings(emb_file):
         if word in word_map:
-            # The first vector of a repeated word counts
             found.setdefault(word, vector)
         elif expand_vocab and word not in new_map and not (caseless and word != word.lower()):
             new_map[word] = len(new_map)
@@ -307,7 +307,7 @@ def read_embeddings(emb_file):
         for number, row in enumerate(file, start=1):
             # bytes.split keeps no-break spaces, which belong to words
             fields = row.removeprefix(b'\xef\xbb\xbf' if number == 1 else b'').split()
-            if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
+            if dim is None and len(fields) == 2 and all(field.isdigit() for field in fields):
                 dim = int(fields[1])
             elif fields:
                 dim = len(fields) - 1 if dim is None else dim
@@ -320,12 +320,12 @@ def parse_vector(fields, dim, where):
         word, vector = b' '.join(fields[:-dim]).decode(), array('f', map(float, fields[-dim:]))
     except ValueError:
         word, vector = '', []
-    # A sum is finite if all of its parts are
+    # Finite parts have a finite sum
     if not math.isfinite(sum(vector)):
         found = next(value for value in vector if not math.isfinite(value))
         raise InputError(f'{where}: expected finite numbers, found {found}')
-    # One value too many is no part of the word
-    if not word or re.search(r' [-+]?\d*\.\d+$', word):
+    # A trailing number is a value too many, not part of the word
+    if not word or re.search(r' [-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$', word):
         raise InputError(f'{where}: expected a word in UTF-8 and {dim} numbers, found '
                          f'{len(fields)} fields: {b" ".join(fields)[:40]!r}')
     return word, vector
@@ -357,7 +357,7 @@ def score_entities(gold, predicted):
 
 
 def score_rows(gold, predicted, find):
-    """(name, precision, recall, F1, support) of all that find, a function, finds in tags."""
+    """Rows of (name, precision, recall, F1, support); find(tags) yields (name, place, ...)."""
     right, found, wanted = Counter(), Counter(), Counter()
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
         gold_places, predicted_places = set(find(gold_tags)), set(find(predicted_tags))
@@ -412,7 +412,6 @@ class AverageMeter:
         self.reset()
 
     def reset(self):
-        """Forget all values."""
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val, n=1):
@@ -444,7 +443,7 @@ def save_checkpoint(path, checkpoint):
 
 def load_checkpoint(path, device):
     """Load a checkpoint onto a device; InputError if it is none, damaged, or of another format."""
-    found = 'another file'
+    found = 'another or a damaged file'
     with file_errors(path), open(path, 'rb') as file:
         try:
             # A checkpoint is a zip archive, which knows when a part of it is damaged
@@ -453,12 +452,17 @@ def load_checkpoint(path, device):
             checkpoint['maps'] = {name: dict(zip(names.split('\n'), count()))
                                   for name, names in checkpoint.get('maps', {}).items()}
             found = 'a damaged one' if damaged else f'format {checkpoint["format"]}'
-        except Exception:
-            # Other files, and some that are damaged, raise all kinds of errors
+        except Exception:  # torch.load raises all kinds of them
             pass
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
+    with file_errors(path, 'used'):
+        maps, sizes = checkpoint['maps'], checkpoint['model_arguments']
+        if (CHECKPOINT_KEYS - checkpoint.keys() or len(maps['word_map']) != sizes['vocab_size']
+                or len(maps['char_map']) != sizes['charset_size']
+                or len(maps['tag_map']) != sizes['tagset_size'] or not sizes['lm_vocab_size']):
+            raise ValueError('its parts do not fit together')
     return checkpoint
 
 
@@ -474,7 +478,7 @@ def file_errors(path, action='read'):
     try:
         yield
     except UnicodeDecodeError as error:
-        number = error.object.count(b'\n', 0, error.start) + 1
+        number = len(re.split(b'\r\n|\r|\n', error.object[:error.start]))
         found = f'{error.object[error.start]:#04x}'
         raise InputError(f'{path}, line {number}: expected UTF-8, found the byte {found}') from None
     except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -490,7 +494,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def number(kind, least, most=10**9, word=None):
-    """An int or a float between two bounds, or a word, for argparse, which tells the name."""
+    """Make a parser of numbers between two bounds, or a word, for argparse, which tells its name."""
     def parse(text):
         if text == word:
             return word

@@ -1,21 +1,23 @@
 """The model, its losses, the decoder and batches, against enumeration, pytorch-crf, gradcheck."""
 
 import argparse
+import csv
 import itertools
+import math
 
 import pytest
 import torch
 import torchcrf
-from conftest import PEOPLE
+from conftest import LATEST, PEOPLE, SMALL, call, data_files, write_conll
 from oracle import every_sequence, is_legal, legal_sequences
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from datasets import Batch, SimilarLengthSampler, WCDataset
-from inference import IMPOSSIBLE, ViterbiDecoder
+from inference import IMPOSSIBLE, Tagger, ViterbiDecoder, load_tagger
 from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, WideLinear, lm_loss, lm_targets
-from train import make_optimizer, restore
-from utils import clip_gradient, create_input_tensors, create_maps
+from train import LOG, main, make_optimizer, restore
+from utils import InputError, clip_gradient, create_input_tensors, create_maps
 
 
 def number_tags(names):
@@ -26,7 +28,9 @@ TAG_MAP = number_tags('X Y Z')
 IOB2_MAP = number_tags('O B-X I-X B-Y I-Y')
 IOBES_MAP = number_tags('O B-X I-X E-X S-X B-Y I-Y E-Y S-Y')
 # Without a scheme any tag may follow any other, however they are spelled
-TAGS_AND_SCHEMES = [(TAG_MAP, None), (IOB2_MAP, 'iob2'), (IOBES_MAP, 'iobes'), (IOB2_MAP, None)]
+LOOKALIKES_MAP = number_tags('I-NP B-NP E-VP S-NP')
+TAGS_AND_SCHEMES = [(TAG_MAP, None), (IOB2_MAP, 'iob2'), (IOBES_MAP, 'iobes'), (IOB2_MAP, None),
+                    (LOOKALIKES_MAP, None), (number_tags('I-X E-X'), None)]
 
 
 def random_scores(tag_map, lengths, dtype=torch.float64, seed=0):
@@ -83,6 +87,46 @@ def test_decoder_is_legal_even_when_scores_want_otherwise():
     decoded, names = ViterbiDecoder(IOBES_MAP, 'iobes').decode(scores, lengths), list(IOBES_MAP)
     for row, length in zip(decoded.tolist(), lengths.tolist()):
         assert is_legal([names[tag] for tag in row[:length - 1]], 'iobes')
+
+
+CHUNKS = [(['the', 'old', 'man'], ['I-NP', 'I-NP', 'S-NP']),
+          (['rows', 'the', 'boat'], ['E-VP', 'I-NP', 'B-NP']),
+          (['boat', 'rows'], ['B-NP', 'E-VP'])]
+
+
+@pytest.mark.parametrize('favored', ['I-NP', 'B-NP', 'S-NP', 'E-VP'])
+def test_parts_of_speech_are_no_scheme_however_they_are_spelled(favored):
+    """Each tag's probability is its own: S-NP is not added to B-NP, nor E-VP to I-VP."""
+    model, maps, _ = make_model(sentences=CHUNKS)
+    model, maps = model.double(), dict(zip(('word_map', 'char_map', 'tag_map'), maps))
+    names, found = list(maps['tag_map']), set()
+    model.crf.emission.bias.data[names.index(favored)] += 2
+    tagger = Tagger(model, maps, {'task': 'pos', 'tag_scheme': 'iobes'})
+    for words, _ in CHUNKS:
+        (tagged,) = tagger.tag([words], probabilities=True)
+        scores, _, _ = run(model, create_input_tensors([words], None, **maps))
+        paths = list(legal_sequences(scores[0], len(words) + 1, maps['tag_map'], None))
+        best, _ = max(paths, key=lambda path: path[1])
+        assert tagged['tags'] == [names[tag] for tag in best[:-1]]
+        z = sum(math.exp(score) for _, score in paths)
+        expected = [sum(math.exp(score) for path, score in paths if path[t] == tag) / z
+                    for t, tag in enumerate(best[:-1])]
+        assert tagged['probabilities'] == pytest.approx(expected) and not tagged['entities']
+        found.update(tagged['tags'])
+    assert favored in found
+
+
+@pytest.mark.parametrize('sentences', [
+    CHUNKS,
+    [(words, ['I-X' if tag == 'I-NP' else 'E-X' for tag in tags]) for words, tags in CHUNKS]])
+def test_parts_of_speech_that_look_like_chunks_are_learned(sentences, tmp_path):
+    write_conll(tmp_path / 'data.txt', sentences)
+    call(main, *SMALL, *data_files(tmp_path), '--task', 'pos', '--epochs', 25, '--lr', 0.2,
+         '--patience', 25, '--output_dir', tmp_path)
+    with open(tmp_path / LOG) as file:
+        assert [float(row['accuracy']) for row in csv.DictReader(file)][-1] == 1
+    tagged = load_tagger(tmp_path / LATEST).tag([words for words, _ in sentences])
+    assert [row['tags'] for row in tagged] == [tags for _, tags in sentences]
 
 
 def test_gradient_through_the_mask_is_finite():
@@ -366,6 +410,17 @@ def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
     assert not torch.allclose(trained[0]['word_embeds.weight'], before, atol=1e-2)
     for name, expected in trained[0].items():
         assert all(torch.allclose(other[name], expected, atol=1e-6) for other in trained[1:])
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line():
+    _, _, optimizer = go_on(None, None)
+    for others in ({'word_rnn_dim': 10}, {'characters': False, 'language_models': False}):
+        checkpoint = {'model': make_model(**others)[0].state_dict(), 'optimizer': {}}
+        with pytest.raises(InputError, match='^here.pth.tar: cannot be used: ') as error:
+            restore(checkpoint, make_model()[0], optimizer, 'here.pth.tar')
+        assert '\n' not in str(error.value) and len(str(error.value)) < 250
+    with pytest.raises(InputError, match="^here.pth.tar: cannot be used: 'model'$"):
+        restore({'optimizer': {}}, make_model()[0], optimizer, 'here.pth.tar')
 
 
 def test_frozen_words_are_not_in_the_optimizer():

@@ -1,6 +1,8 @@
 """train.py and inference.py with real files, as a user runs them."""
 
 import csv
+import errno
+import fcntl
 import math
 import os
 import random
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
@@ -150,8 +153,11 @@ def test_embeddings_expand_the_vocabulary(people, tmp_path):
     index = tagger.maps['word_map']['bergen']
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
     assert tagger.model.forw_lm_out.out_features == index
+    assert 'Bergen' not in tagger.maps['word_map']
+    call(train.main, *options, '--epochs', 1, '--no-caseless', '--output_dir', tmp_path / 'cased')
+    assert 'Bergen' in load_tagger(tmp_path / 'cased' / BEST).maps['word_map']
     assert_one_line(train.main, [*options, '--word_emb_dim', 100],
-                    f'--word_emb_dim: expected 3 beside {vectors}, found 100')
+                    '--word_emb_dim: expected 3, found 100')
 
 
 def test_early_stopping(people, tmp_path):
@@ -162,12 +168,12 @@ def test_early_stopping(people, tmp_path):
     assert 'epoch 4:' not in output and 'no better score for 3 epochs' in output
 
 
-def test_a_loss_that_is_no_number_stops_training(people, tmp_path):
+def test_a_loss_that_is_no_number_stops_training(people, tmp_path, monkeypatch):
     call(train.main, *people, '--epochs', 1)
     before = (tmp_path / LATEST).read_bytes()
-    arguments = ['--checkpoint', tmp_path / LATEST, '--epochs', 9, '--lr', 1e30]
-    arguments += ['--grad_clip', 1e30, '--batch_size', 1]
-    assert_one_line(train.main, arguments, 'epoch 1: the loss is nan; try a smaller --lr')
+    monkeypatch.setattr(train, 'train', lambda *_: (0.0, math.nan))
+    assert_one_line(train.main, ['--checkpoint', tmp_path / LATEST, '--epochs', 9],
+                    'epoch 1: the loss is nan; try a smaller --lr')
     assert (tmp_path / LATEST).read_bytes() == before
 
 
@@ -200,6 +206,226 @@ def test_dynamic_rnn(capsys):
     assert 'tensor([3, 3, 2, 1, 1])' in output
 
 
+# --- What the arguments change ---
+
+
+def train_in(folder, *arguments):
+    """Train in a folder: the latest checkpoint."""
+    call(train.main, *arguments, '--output_dir', folder)
+    return torch.load(folder / LATEST, weights_only=True)
+
+
+@pytest.mark.parametrize('argument, name', [
+    (('--lr', 0), 'crf.emission.weight'), (('--grad_clip', 0), 'crf.emission.weight'),
+    (('--lm_weight', 0), 'forw_lm_out.weight'), (('--no-crf',), 'crf.transition'),
+    (('--no-fine_tune_word_embeddings',), 'word_embeds.weight')])
+def test_what_is_not_to_be_learned_stays_as_it_began(people, tmp_path, argument, name):
+    runs = {'began': ('--lr', 0), 'stayed': argument, 'learned': ()}
+    weights = {run: train_in(tmp_path / run, *people, '--epochs', 1, *options)['model'][name]
+               for run, options in runs.items()}
+    assert torch.equal(weights['stayed'], weights['began'])
+    assert not torch.equal(weights['learned'], weights['began'])
+
+
+def test_transitions_begin_at_0(people, tmp_path):
+    model = train_in(tmp_path, *people, '--epochs', 1, '--lr', 0)['model']
+    assert not model['crf.transition'].any()
+
+
+def test_no_gradient_is_larger_than_grad_clip(people, tmp_path):
+    options = (*people, '--epochs', 1, '--batch_size', 99, '--momentum', 0, '--grad_clip', 1e-3)
+    began, ended = (train_in(tmp_path / str(lr), *options, '--lr', lr)['model'] for lr in (0, 1))
+    change = max((ended[name] - began[name]).abs().max().item() for name in began)
+    assert change == pytest.approx(1e-3, rel=1e-2)
+
+
+# Two epochs with each of these learn something else
+ARGUMENTS = ['--min_word_freq 2', '--min_char_freq 2', '--no-caseless', '--no-expand_vocab',
+             '--tag_scheme iob2', '--char_emb_dim 6', '--word_emb_dim 4', '--char_rnn_dim 9',
+             '--word_rnn_dim 10', '--char_rnn_layers 2', '--word_rnn_layers 2',
+             '--highway_layers 2', '--dropout 0.1', '--no-fine_tune_word_embeddings',
+             '--no-language_models', '--no-language_models --no-characters', '--no-crf',
+             '--epochs 3', '--batch_size 2', '--lr 0.02', '--lr_decay 0.5', '--momentum 0.5',
+             '--grad_clip 0.01', '--lm_weight 0.5', '--seed 1', '--task pos --tag_column 1',
+             '--word_column 1', '--tag_column 2']
+
+
+def test_the_arguments_of_these_tests_are_all_that_there_are():
+    args, _ = train.parse_arguments([])
+    others = {'train_file', 'val_file', 'test_file', 'emb_file', 'patience', 'criterion',
+              'checkpoint', 'output_dir', 'device'}
+    tested = {word.removeprefix('--').removeprefix('no-')
+              for arguments in ARGUMENTS for word in arguments.split() if word[:2] == '--'}
+    assert tested | others == set(vars(args)) and not tested & others
+
+
+@pytest.fixture(scope='module')
+def usual(tmp_path_factory):
+    """Arguments whose run depends on each of ARGUMENTS, and the model that they make."""
+    folder = tmp_path_factory.mktemp('usual')
+    sentences = ['\n'.join(f'{word} {word}y {"O" if tag == "O" else "B-X"} {tag}'
+                           for word, tag in zip(words, tags)) for words, tags in PEOPLE]
+    (folder / 'data.txt').write_text('\n\n'.join(sentences))
+    (folder / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
+    arguments = (*SMALL, *data_files(folder), '--epochs', 2, '--dropout', 0.5)
+    arguments += ('--tag_column', 3)
+    model = train_in(folder / 'run', *arguments, '--emb_file', folder / 'vectors.txt')['model']
+    return folder, arguments, model
+
+
+@pytest.mark.parametrize('argument', ARGUMENTS)
+def test_no_argument_is_ignored(usual, tmp_path, argument):
+    folder, arguments, model = usual
+    if argument != '--word_emb_dim 4':
+        arguments += ('--emb_file', folder / 'vectors.txt')
+    other = train_in(tmp_path, *arguments, *argument.split())['model']
+    assert model.keys() != other.keys() or not all(
+        model[name].shape == other[name].shape and torch.equal(model[name], other[name])
+        for name in model)
+
+
+@pytest.mark.parametrize('arguments, words, chars', [
+    ((), {'oslo', 'rain'}, set('OosloRain ')),
+    (('--no-caseless',), {'Oslo', 'oslo', 'Rain'}, set('OosloRain ')),
+    (('--min_word_freq', 2), {'oslo'}, set('OosloRain ')),
+    (('--min_char_freq', 2), {'oslo', 'rain'}, set('oslo '))])
+def test_the_vocabulary_is_that_of_the_training_file(people, tmp_path, arguments, words, chars):
+    write_conll(tmp_path / 'data.txt', [(['Oslo', 'oslo', 'Rain'], ['B-LOC', 'B-LOC', 'O'])])
+    other = write_conll(tmp_path / 'other.txt', [(['Xu', 'Yew'], ['B-PER', 'B-ORG'])])
+    call(train.main, *people, '--epochs', 1, '--val_file', other, '--test_file', other, *arguments)
+    maps = load_checkpoint(tmp_path / BEST, 'cpu')['maps']
+    special = {'<pad>', '<end>', '<unk>'}
+    assert set(maps['word_map']) == words | special
+    assert set(maps['char_map']) == chars | special
+    # The tags are part of the task: those of all files
+    assert {'B-LOC', 'B-PER', 'B-ORG'} <= set(maps['tag_map'])
+
+
+def test_each_epoch_has_an_order_of_its_own(people, tmp_path, monkeypatch):
+    def watch(loader, *_):
+        orders.append([batch.wmaps.tolist() for batch in loader])
+        return 0, 0
+
+    monkeypatch.setattr(train, 'train', watch)
+    write_conll(tmp_path / 'data.txt', PEOPLE * 4)
+    orders = []
+    for seed in (0, 1):
+        call(train.main, *people, '--epochs', 2, '--batch_size', 2, '--seed', seed)
+    assert all(orders.count(order) == 1 for order in orders)
+
+
+def test_each_epoch_drops_out_something_else(people, tmp_path):
+    # Sentences of different lengths have one order
+    write_conll(tmp_path / 'data.txt', PEOPLE[1:4])
+    call(train.main, *people, '--epochs', 3, '--lr', 0, '--dropout', 0.5)
+    assert len({row['viterbi_loss'] for row in read_log(tmp_path)}) == 3
+
+
+def test_the_learning_rate_decays(people, tmp_path):
+    # From the second epoch on there is next to none
+    options = (*people, '--momentum', 0, '--lr_decay', 1e9)
+    one, three = (train_in(tmp_path / str(n), *options, '--epochs', n)['model'] for n in (1, 3))
+    assert all(torch.allclose(one[name], three[name], atol=1e-6) for name in one)
+
+
+# Scores of three epochs; each criterion likes another one
+SCORES = {'macro_f1': (0.3, 0.1, 0.2), 'entity_f1': (0.2, 0.3, 0.1), 'accuracy': (0.1, 0.2, 0.3)}
+
+
+@pytest.mark.parametrize('criterion, epoch', [('macro_f1', 1), ('entity_f1', 2), ('accuracy', 3)])
+def test_the_criterion_says_which_epoch_is_the_best_and_tested_one(
+        people, tmp_path, monkeypatch, criterion, epoch):
+    results = [(1.0, dict(zip(SCORES, scores))) for scores in zip(*SCORES.values())]
+    monkeypatch.setattr(train, 'validate', lambda *_: results.pop(0))
+    output = call(train.main, *people, '--criterion', criterion, '--epochs', 3, '--lr', 1,
+                  '--batch_size', 1)
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['epoch'] == epoch
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['best_score'] == 0.3
+    tested = {name: call(inference.main, tmp_path / name, '--evaluate', tmp_path / 'data.txt')
+              for name in (BEST, LATEST)}
+    assert tested[BEST] in output
+    assert epoch == 3 or tested[LATEST] not in output
+
+
+def test_as_good_is_not_better(people, tmp_path):
+    call(train.main, *people, '--lr', 0, '--epochs', 3)
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['epoch'] == 1
+
+
+def test_patience_begins_anew_with_each_better_score(people, tmp_path, monkeypatch):
+    scores = iter([0.1, 0, 0.2, 0, 0.15, 0.3])
+    monkeypatch.setattr(train, 'validate', lambda *_: (1.0, {'macro_f1': next(scores)}))
+    call(train.main, *people, '--patience', 2)
+    assert len(read_log(tmp_path)) == 5
+
+
+def val_losses(people, folder, sentences, *arguments):
+    """The validation losses of two epochs that learn nothing."""
+    file = write_conll(folder / 'val.txt', sentences)
+    call(train.main, *people, '--lr', 0, '--epochs', 2, '--val_file', file, *arguments)
+    losses = [float(row['val_viterbi_loss']) for row in read_log(folder)]
+    for name in (BEST, LATEST, LOG):
+        (folder / name).unlink()
+    return losses
+
+
+def test_the_validation_loss_is_a_mean_over_sentences(people, tmp_path):
+    # The long sentence is in a batch of its own
+    short, long = PEOPLE[3], PEOPLE[4]
+    (a, _), (b, _), (both, _) = (val_losses(people, tmp_path, sentences)
+                                 for sentences in ([short], [long], [short] * 32 + [long]))
+    assert a != pytest.approx(b, rel=0.1) and both == pytest.approx((32 * a + b) / 33, rel=1e-3)
+
+
+def test_losses_of_an_epoch_do_not_depend_on_its_batches(people, tmp_path):
+    rows = []
+    for size in (1, 2, 99):
+        call(train.main, *people, '--epochs', 1, '--lr', 0, '--batch_size', size,
+             '--output_dir', tmp_path / str(size))
+        rows += read_log(tmp_path / str(size))
+    for name in ('viterbi_loss', 'lm_loss'):
+        losses = [float(row[name]) for row in rows]
+        assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize('scheme', ['iobes', 'iob2'])
+def test_validation_scores_are_those_of_tagging(people, tmp_path, scheme):
+    # A model that has learned nothing prefers sequences that are not legal
+    arguments = (*people, '--epochs', 1, '--lr', 0, '--tag_scheme', scheme)
+    output, (row,) = call(train.main, *arguments), read_log(tmp_path)
+    accuracy, macro_f1 = float(row['accuracy']), float(row['macro_f1'])
+    assert f'all tags: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}\n' in output
+
+
+def test_tagging_knows_the_columns_of_training(people, tmp_path):
+    rows = ''.join(f'x\t{tag}\t{word}\ty\n' for words, tags in PEOPLE
+                   for word, tag in zip(words, tags))
+    (tmp_path / 'data.txt').write_text(rows)
+    call(train.main, *people, '--epochs', 1, '--word_column', 2, '--tag_column', -3)
+    output = call(inference.main, tmp_path / BEST, '--evaluate', tmp_path / 'data.txt',
+                  '--output_format', 'conll')
+    words_and_gold = [row.split()[:2] for row in output.splitlines() if row]
+    assert words_and_gold == [row.split('\t')[2:0:-1] for row in rows.splitlines()]
+
+
+def test_there_is_no_dropout_in_validation(people, tmp_path):
+    without, _ = val_losses(people, tmp_path, PEOPLE)
+    assert val_losses(people, tmp_path, PEOPLE, '--dropout', 0.9) == pytest.approx([without] * 2)
+
+
+def test_a_sentence_is_tagged_before_the_next_batch_is_read(trained):
+    def sentences():
+        for number in range(10):
+            read.append(number)
+            yield 'Oslo is'
+
+    read = []
+    tagged = load_tagger(trained / BEST).tag(sentences(), batch_size=2)
+    assert read == []
+    assert next(tagged)['text'] == 'Oslo is' and len(read) == 2
+    assert len(list(tagged)) == 9 and len(read) == 10
+
+
 # --- Runs that continue, and runs beside one another ---
 
 
@@ -215,7 +441,7 @@ def test_resuming_goes_on(people, tmp_path, vectors):
     assert_same(*(torch.load(run / LATEST, weights_only=True) for run in (whole, parts)))
     assert len(read_log(parts)) == 4
     assert_one_line(train.main, ['--checkpoint', parts / LATEST, '--char_rnn_dim', 9],
-                    f'--char_rnn_dim: expected 8, as in {parts / LATEST}, found 9')
+                    '--char_rnn_dim: expected 8, as before, found 9')
 
 
 def age(folder, name, then):
@@ -279,10 +505,139 @@ def test_the_advice_how_to_continue_names_a_file_that_is_there(people, tmp_path,
         assert words == ['python', 'train.py', '--checkpoint', str(checkpoint)]
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_second_run_in_a_folder_is_refused(people, tmp_path, resumed):
+    call(train.main, *people, '--epochs', 1)
+    before = contents(tmp_path)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    arguments = ['--checkpoint', tmp_path / LATEST, '--epochs', 2] if resumed else people
+    assert_one_line(train.main, arguments,
+                    f'--output_dir {tmp_path}: expected no other run in it, found one')
+    assert contents(tmp_path) == before
+    os.close(handle)
+    call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 2)
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, InputError])
+def test_the_lock_is_gone_with_a_run_that_was_cut_off(people, tmp_path, monkeypatch, error):
+    def cut_off(*_):
+        raise error
+
+    with monkeypatch.context() as patched, suppress(InputError):
+        patched.setattr(train, 'train', cut_off)
+        call(train.main, *people)
+    assert 'all tags' in call(train.main, *people, '--epochs', 1)
+
+
+def test_where_there_are_no_locks_there_is_no_error(people, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    assert 'all tags' in call(train.main, *people, '--epochs', 1)
+
+
+def test_output_that_would_block_is_not_another_run(people, monkeypatch):
+    def would_block(*_):
+        raise BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable')
+
+    monkeypatch.setattr(train, 'train_epochs', would_block)
+    with pytest.raises((InputError, OSError)) as error:
+        call(train.main, *people)
+    assert 'other run' not in str(error.value)
+
+
+ANEW = 'the best score and the patience start anew\n'
+
+
+@pytest.mark.parametrize('how', ['other file', 'other folder', "another run's folder",
+                                 'best is gone'])
+def test_the_best_score_and_the_patience_start_anew(people, tmp_path, how):
+    run, kept = tmp_path / 'run', tmp_path / 'kept'
+    # Its score can't be better, and its patience is at an end
+    call(train.main, *people, '--epochs', 40, '--lr', 0.1, '--output_dir', run)
+    call(train.main, '--checkpoint', run / LATEST, '--epochs', 99, '--patience', 5, '--lr', 0)
+    best = (run / BEST).read_bytes()
+    done = load_checkpoint(run / LATEST, 'cpu')['epoch']
+    arguments = ['--checkpoint', run / LATEST, '--epochs', 99, '--patience', 2, '--lr', 0]
+    folder = tmp_path / 'new' if 'folder' in how else run
+    if how == "another run's folder":
+        call(train.main, *people, '--epochs', 1, '--output_dir', folder)
+    if how == 'other file':
+        arguments += ['--val_file', write_conll(tmp_path / 'other.txt', PEOPLE)]
+    if how == 'best is gone':
+        (run / BEST).rename(kept)
+    output = call(train.main, *arguments, '--output_dir', folder)
+    assert output.count(ANEW) == 1
+    assert [int(row['epoch']) for row in read_log(folder)][done:] == [done, done + 1, done + 2]
+    assert load_checkpoint(folder / BEST, 'cpu')['epoch'] == done + 1
+    assert f'tagged by {folder / BEST}:\n' in output
+    # The earlier best one is still there, and if it was in the way it has another name
+    names = [path for path in (*run.glob(f'{BEST}*'), kept) if path.exists()]
+    assert [path.read_bytes() for path in names].count(best) == 1
+    if how == 'other file':
+        assert f'{run / BEST} is kept as {run / BEST}.' in output
+
+
+@pytest.mark.parametrize('spelling', ['.', 'run/..', 'link'])
+def test_the_same_file_and_folder_by_another_name_start_nothing_anew(people, tmp_path, spelling):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path)
+    call(train.main, *people, '--lr', 0, '--patience', 2)
+    folder = tmp_path / spelling
+    output = call(train.main, '--checkpoint', folder / LATEST, '--val_file',
+                  f'{folder}/./data.txt', '--output_dir', tmp_path)
+    assert ANEW not in output and 'is kept as' not in output
+    assert 'no better score for 2 epochs' in output and 'all tags' in output
+
+
+def test_nothing_to_score_is_said(people, tmp_path):
+    at = people.index('--test_file')
+    without = (*people[:at], *people[at + 2:])
+    assert (f'nothing to score: it takes a --test_file (now None) and {tmp_path / BEST}\n'
+            in call(train.main, *without, '--epochs', 1))
+    (tmp_path / BEST).unlink()
+    output = call(train.main, '--checkpoint', tmp_path / LATEST, '--test_file',
+                  tmp_path / 'data.txt', '--epochs', 1)
+    assert output.endswith(f'(now {tmp_path / "data.txt"}) and {tmp_path / BEST}\n')
+
+
+@pytest.mark.parametrize('during', [1, 2])
+def test_ctrl_c_in_the_middle_of_a_checkpoint_leaves_no_half(people, tmp_path, monkeypatch, during):
+    def interrupted_save(checkpoint, file):
+        calls.append(file)
+        if len(calls) < during:
+            return save(checkpoint, file)
+        file.write(b'half')
+        raise KeyboardInterrupt
+
+    call(train.main, *people, '--epochs', 1, '--lr', 0)
+    before, calls, save = contents(tmp_path), [], torch.save
+    monkeypatch.setattr(torch, 'save', interrupted_save)
+    output = call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 5, '--lr', 0.5)
+    assert f'to continue: python train.py --checkpoint {tmp_path / LATEST}\n' in output
+    after = contents(tmp_path)
+    assert after.keys() == before.keys()
+    assert after[LATEST] == before[LATEST] or during == 2
+    for name in (LATEST, BEST):
+        assert load_checkpoint(tmp_path / name, 'cpu')
+
+
 def test_ctrl_c_ends_training_and_says_how_to_continue(people, tmp_path):
     write_conll(tmp_path / 'data.txt', PEOPLE * 20)
     process = start('train.py', *people, '--patience', 200, stdout=subprocess.PIPE)
     wait_for(tmp_path / LATEST, process)
+    # While it runs, its folder is its own
+    process.send_signal(signal.SIGSTOP)
+    before = contents(tmp_path)
+    assert_one_line(train.main, people, 'expected no other run in it, found one')
+    assert contents(tmp_path) == before
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and 'all tags: accuracy' in output
@@ -290,10 +645,11 @@ def test_ctrl_c_ends_training_and_says_how_to_continue(people, tmp_path):
     epoch = int(re.search(r'stopped in epoch (\d+)' + re.escape(advice), output)[1])
     # It may have come while that epoch was being saved
     assert load_checkpoint(tmp_path / LATEST, 'cpu')['epoch'] in (epoch - 1, epoch)
+    assert not list(tmp_path.glob('*.tmp'))
 
 
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(people, tmp_path, request):
-    rounds = 30 if request.config.getoption('--long') else 3
+    rounds = 30 if request.config.getoption('--long') else 2
     write_conll(tmp_path / 'data.txt', PEOPLE * 8)
     (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
     options = (*people, '--dropout', 0.5, '--emb_file', tmp_path / 'vectors.txt', '--epochs', 12,
@@ -349,16 +705,58 @@ def test_two_processes_take_the_same_steps_as_one(people, tmp_path):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-4)
 
 
-def test_when_one_process_dies_the_others_end(people, tmp_path):
+SHORT = ['SIGTERM torchrun', 'SIGKILL second']
+LONG = [f'{sent} {to}' for sent in ('SIGINT', 'SIGTERM', 'SIGKILL')
+        for to in ('torchrun', 'first', 'second', 'all')]
+# Nobody can answer for a torchrun that was killed itself
+LONG = [how for how in LONG if how not in (*SHORT, 'SIGKILL torchrun', 'SIGKILL all')]
+
+
+def pytest_generate_tests(metafunc):
+    if 'how_it_ends' in metafunc.fixturenames:
+        long = metafunc.config.getoption('--long')
+        metafunc.parametrize('how_it_ends', [*SHORT, *LONG] if long else SHORT)
+
+
+def test_whatever_ends_one_process_ends_all(people, tmp_path, how_it_ends):
     # One batch has a sentence for each process, the other has one for both
     write_conll(tmp_path / 'data.txt', PEOPLE[:3])
     process = start(*TORCHRUN, *people, '--patience', 200, '--batch_size', 1,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     wait_for(tmp_path / LATEST, process)
     children = subprocess.check_output(['pgrep', '-P', str(process.pid)], text=True).split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    assert process.wait(timeout=60) != 0
+    sent, to = how_it_ends.split()
+    # A terminal sends SIGINT to all
+    for pid in {'torchrun': [process.pid], 'first': children[:1], 'second': children[1:],
+                'all': [*children, process.pid]}[to]:
+        os.kill(int(pid), getattr(signal, sent))
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode != 0
+    assert not [pid for pid in children if os.path.exists(f'/proc/{pid}')]
+    assert_lines_of_ours(errors)
     assert load_checkpoint(tmp_path / LATEST, 'cpu')
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def assert_lines_of_ours(errors):
+    """A line for each process at most and no traceback, before that of torchrun."""
+    ours = re.findall('^(?:error: |interrupted).*$', errors, re.MULTILINE)
+    assert 1 <= len(ours) <= 2 and 'train.py", line' not in errors, errors
+    assert errors.index(ours[0]) < errors.rfind('Traceback (most recent call last)')
+
+
+def test_a_full_disk_ends_all_processes(people, tmp_path, request):
+    if not request.config.getoption('--long'):
+        pytest.skip('takes 5 s')
+    call(train.main, *people, '--epochs', 1)
+    size = (tmp_path / LATEST).stat().st_size // 2
+    process = start(*TORCHRUN, '--checkpoint', tmp_path / LATEST, '--epochs', 200, '--patience',
+                    200, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size,) * 2))
+    errors = process.communicate(timeout=40)[1]
+    assert process.returncode != 0 and 'cannot be written' in errors
+    assert_lines_of_ours(errors)
+    assert not list(tmp_path.glob('*.tmp'))
 
 
 # --- Files and pipes that fail ---
@@ -406,6 +804,55 @@ def test_a_damaged_checkpoint_is_refused_or_right(trained, tmp_path):
     assert refused > len(cut) + 50
 
 
+def altered(path, folder, *keys, value=None):
+    """A copy of a checkpoint without what the keys lead to, or with a value in its place."""
+    checkpoint = torch.load(path, weights_only=True)
+    part = checkpoint
+    for key in keys[:-1]:
+        part = part[key]
+    del part[keys[-1]]
+    if value is not None:
+        part[keys[-1]] = value
+    torch.save(checkpoint, folder / LATEST)
+    return folder / LATEST
+
+
+@pytest.mark.parametrize('keys', [
+    ('format',), ('model',), ('maps',), ('arguments',), ('model_arguments',), ('maps', 'tag_map'),
+    ('maps', 'word_map'), ('maps', 'char_map'),
+    ('model', 'crf.transition'), ('model_arguments', 'dropout'), ('arguments', 'task')])
+def test_a_checkpoint_that_lacks_a_part_is_refused_in_tagging(trained, tmp_path, keys):
+    path = altered(trained / LATEST, tmp_path, *keys)
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')
+
+
+@pytest.mark.parametrize('keys', [
+    ('format',), ('model',), ('optimizer',), ('maps',), ('arguments',),
+    ('model_arguments',), ('epoch',), ('best_score',),
+    ('epochs_since_improvement',), ('log',), ('maps', 'tag_map'),
+    ('maps', 'word_map'), ('maps', 'char_map'),
+    ('model_arguments', 'lm_vocab_size'), ('arguments', 'word_emb_dim'),
+    ('model', 'crf.transition')])
+def test_a_checkpoint_that_lacks_a_part_is_refused_in_training(trained, tmp_path, keys):
+    path = altered(trained / LATEST, tmp_path, *keys)
+    before = contents(tmp_path)
+    assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], f'{path}: ')
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('keys, value', [
+    (('format',), 1), (('format',), 99),
+    (('model', 'crf.transition'), torch.zeros(3, 3)),
+    (('model_arguments', 'word_rnn_dim'), 10),
+    # The model has more tags
+    (('maps', 'tag_map'), '<start>\nB-LOC\nO\n<end>')])
+def test_a_checkpoint_of_another_shape_or_format_is_refused(trained, tmp_path, keys, value):
+    path = altered(trained / LATEST, tmp_path, *keys, value=value)
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')
+    if keys[0] != 'model_arguments':
+        assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], f'{path}: ')
+
+
 # --- Bad input: one line, no traceback, and a status that is not 0 ---
 
 
@@ -415,25 +862,28 @@ def assert_one_line(main, arguments, message):
     assert '\n' not in str(error.value) and message in str(error.value)
 
 
-NO_TAGS = 'Dunston NNP - -\nchecks VBZ - -\n'
-GOOD = 'a X - O\n'
+GOOD = 'a X - B-PER\n'
 
 
 @pytest.mark.parametrize('text, arguments, message', [
     (None, [], 'data.txt: cannot be read: No such file or directory'),
     ('\n\n', [], 'data.txt: expected sentences, found none'),
-    ('a X - O\n\nb O\n', [], "data.txt, line 3: expected at least 4 columns, found 'b O'"),
-    (NO_TAGS, [], "data.txt, line 1: expected an entity tag in column 3 instead of '-'"
-                  ", found 'Dunston NNP - -'"),
-    (NO_TAGS, ['--task', 'pos', '--tag_column', 2], 'data.txt: expected tags in column 2'),
-    ('a X - O\nb X - B\n', [],
-     "data.txt, line 2: expected an entity tag in column 3 instead of 'B', found 'b X - B'"),
-    ('a X - O\n\nb X - X-PER\n', [],
-     "line 3: expected an entity tag in column 3 instead of 'X-PER'"),
+    (GOOD + '\nb O\n', [],
+     "data.txt, line 3: expected 4 columns, as in the first row, found 'b O'"),
+    (GOOD, ['--tag_column', 4], "line 1: expected at least 5 columns, found 'a X - B-PER'"),
+    (GOOD, ['--tag_column', -4], 'expected tags and words in different columns, not both in -4'),
+    ('1 a B-PER\n2 b O\n', [], 'expected words, found only numbers (see --word_column)'),
+    ('a NNP\nb VBZ\n', [], 'data.txt, line 1: expected an entity tag (IOB1, IOB2, IOBES, BILOU, '
+                           "BMES or BMEWO) in column -1 instead of 'NNP', found 'a NNP'"),
+    (GOOD + 'b X - B\n', [], "in column -1 instead of 'B', found 'b X - B'"),
+    (GOOD + '\nb X - X-PER\n', [], "in column -1 instead of 'X-PER', found 'b X - X-PER'"),
+    ('a X - O\nb X - O\n', [], '--train_file: expected entities, found only O (see --tag_column)'),
+    (GOOD, ['--task', 'pos', '--tag_column', 2], "expected tags in column 2, found only '-'"),
     ('a <start> - O\n', ['--task', 'pos'], "expected a tag in column 1 instead of '<start>'"),
     (GOOD, ['--task', 'chunks'], "argument --task: invalid choice: 'chunks'"),
     (GOOD, ['--emb_file', 'none.txt'], 'none.txt: cannot be read'),
-    (GOOD, ['--lr', 'fast'], "--lr: invalid float from 0 to inf value: 'fast'"),
+    (GOOD, ['--lr', 'fast'], "--lr: invalid float from 0 to 1000000000 value: 'fast'"),
+    (GOOD, ['--lr', 'nan'], "argument --lr: invalid float from 0 to 1000000000 value: 'nan'"),
     (GOOD, ['--batch_size', '0'], 'argument --batch_size: invalid int from 1'),
     (GOOD, ['--seed', '9' * 19], 'argument --seed: invalid int from 0'),
     (GOOD, ['--device', 'cpu:0'], "argument --device: invalid choice: 'cpu:0'"),
@@ -477,11 +927,11 @@ def test_bad_input_to_tagging(trained, tmp_path):
     for arguments, message in [
         ((tmp_path / 'text.txt',), 'text.txt: expected a checkpoint of train.py'),
         ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
-        ((tmp_path / '1.pth.tar',), 'a checkpoint of train.py, format 2, found format 1'),
-        ((tmp_path / '99.pth.tar',), 'a checkpoint of train.py, format 2, found format 99'),
+        ((tmp_path / '1.pth.tar',), 'a checkpoint of train.py, format 3, found format 1'),
+        ((tmp_path / '99.pth.tar',), 'a checkpoint of train.py, format 3, found format 99'),
         ((trained / BEST, tmp_path / 'none'), 'none: cannot be read'),
         ((), 'the following arguments are required: checkpoint (--help'),
-        ((trained / BEST, '--evaluate'), '--evaluate: expected labeled files, found none'),
+        ((trained / BEST, '--evaluate'), '--evaluate: expected labeled files'),
         ((trained / BEST, '--text', 'Oslo', 'file'), '--text: expected no files'),
         ((trained / BEST, '--explain', '--evaluate', 'file'), '--explain: expected no --evaluate'),
     ]:

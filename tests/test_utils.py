@@ -1,6 +1,7 @@
 """Readers, maps, the eight tensors, tag schemes, embeddings and metrics."""
 
 import gzip
+import os
 import random
 
 import hypothesis.strategies as st
@@ -14,8 +15,8 @@ from hypothesis import given
 
 import utils
 from utils import (InputError, all_tags, convert_tags, create_input_tensors, create_maps,
-                   find_entities, load_embeddings, read_words_tags, score_entities, score_tags,
-                   score_task)
+                   find_entities, load_embeddings, read_corpus, read_words_tags, score_entities,
+                   score_tags, score_task)
 
 # --- CoNLL files ---
 
@@ -71,8 +72,16 @@ def test_reader_names_file_and_line(tmp_path, data, message):
     assert str(error.value) == f'{file}{", " if "line" in message else ": "}{message}'
 
 
-@pytest.mark.parametrize('rows, line', [('a X\n' * 1001, 1004),
-                                        ('a X\n' + 'b' * 10_000 + ' X\n', 5)])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_a_byte_that_is_not_utf8_is_found_in_its_line(tmp_path, end):
+    file = tmp_path / 'file.txt'
+    file.write_bytes(b'a X' + end.encode() + b'b \xff X' + end.encode())
+    with pytest.raises(InputError, match='line 2: expected UTF-8, found the byte 0xff'):
+        read_words_tags(file, 1)
+
+
+@pytest.mark.parametrize('rows, line', [('a X\n' * 1001, 3),
+                                        ('a X\n' + 'b' * 10_000 + ' X\n', 3)])
 def test_a_forgotten_blank_line_is_noticed(tmp_path, rows, line):
     file = tmp_path / 'file.txt'
     file.write_text('a X\n\n' + rows)
@@ -85,8 +94,151 @@ def test_missing_file(tmp_path):
         read_words_tags(tmp_path / 'nowhere.txt', 1)
 
 
+# --- Columns, as people have them ---
+
+def write_and_read(folder, text, task='ner', tag_column=-1, **others):
+    """Read what a file would say: for each sentence, its words and tags in pairs."""
+    file = folder / 'file.txt'
+    file.write_bytes(text.encode())
+    words, tags = read_corpus(file, task, tag_column, 'iob2', **others)
+    return [list(zip(*sentence, strict=True)) for sentence in zip(words, tags, strict=True)]
+
+
+@pytest.mark.parametrize('text, options, sentences', [
+    # In a file with tabs nothing else separates
+    ('New York\tNNP\tB-NP\tB-LOC', {}, [[('New York', 'B-LOC')]]),
+    ('New York\tNNP\tB-NP\tB-LOC\nis\tVBZ\tO\tO', {}, [[('New York', 'B-LOC'), ('is', 'O')]]),
+    ('New  York\tB-LOC', {}, [[('New  York', 'B-LOC')]]),
+    ('Oslo  \tNNP \t B-LOC  ', {}, [[('Oslo', 'B-LOC')]]),
+    ('Oslo\tNNP or NN\tB-LOC', {}, [[('Oslo', 'B-LOC')]]),
+    ('"Oslo\tB-LOC\n"\tO', {}, [[('"Oslo', 'B-LOC'), ('"', 'O')]]),
+    # An empty cell is a cell
+    ('Oslo\t\tB-LOC\tO', {'tag_column': 2}, [[('Oslo', 'B-LOC')]]),
+    ('\tOslo\tB-LOC', {'word_column': 1}, [[('Oslo', 'B-LOC')]]),
+    ('Oslo\tB-LOC\t', {'tag_column': 1}, [[('Oslo', 'B-LOC')]]),
+    # A line of white space alone is blank
+    ('Oslo\tB-LOC\n\t\nis\tO', {}, [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    ('Oslo\tB-LOC\n \t \t\nis\tO', {}, [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    # Without tabs, runs of spaces separate
+    ('Oslo   NNP B-LOC', {}, [[('Oslo', 'B-LOC')]]),
+    ('  Oslo B-LOC  \n   \nis O', {}, [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    ('1\u00a0000 B-LOC', {}, [[('1\u00a0000', 'B-LOC')]]),
+    ('1\u00a0000\tB-LOC', {}, [[('1\u00a0000', 'B-LOC')]]),
+    # The ends of lines
+    ('Oslo B-LOC\ris O\r\rRain O\r', {}, [[('Oslo', 'B-LOC'), ('is', 'O')], [('Rain', 'O')]]),
+    ('Oslo\tB-LOC\r\n\r\nis\tO\r\n', {}, [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    # Which column
+    ('Kofi NNP I-NP - B-PER', {}, [[('Kofi', 'B-PER')]]),
+    ('1\tKofi\tB-PER', {'word_column': 1}, [[('Kofi', 'B-PER')]]),
+    ('1 Kofi B-PER', {'word_column': -2}, [[('Kofi', 'B-PER')]]),
+    ('B-PER\tKofi', {'tag_column': 0, 'word_column': 1}, [[('Kofi', 'B-PER')]]),
+    ('Kofi B-PER x y', {'tag_column': -3}, [[('Kofi', 'B-PER')]]),
+    # Numbers are words, too, among others or where there is no other column
+    ('1999 - B-DATE\nwas - O', {}, [[('1999', 'B-DATE'), ('was', 'O')]]),
+    ('1999 B-DATE', {}, [[('1999', 'B-DATE')]]),
+    # -DOCSTART- lines may have other columns
+    ('-DOCSTART- -X- O O\n\nOslo B-LOC\n-DOCSTART-\nis O', {},
+     [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    ('-DOCSTART-\tO\n\nOslo\tNNP\tB-LOC\n-DOCSTART-\t\t\t\nis\tVBZ\tO', {},
+     [[('Oslo', 'B-LOC')], [('is', 'O')]]),
+    ('-DOCSTART-s B-X\n-DOCSTART O', {}, [[('-DOCSTART-s', 'B-X'), ('-DOCSTART', 'O')]]),
+])
+def test_columns(tmp_path, text, options, sentences):
+    assert write_and_read(tmp_path, text, **options) == sentences
+
+
+SCHEMES = 'IOB1, IOB2, IOBES, BILOU, BMES or BMEWO'
+
+
+@pytest.mark.parametrize('text, options, message', [
+    ('Oslo\t\tB-LOC', {'tag_column': 1}, ", line 1: expected a word and a tag, found 'Oslo"),
+    ('Oslo\tB-LOC\n\tO', {}, ", line 2: expected a word and a tag, found '\\tO'"),
+    ('Oslo\tB-LOC\n \tO', {}, ', line 2: expected a word and a tag'),
+    # A row of another width
+    ('Kofi B-PER\nKofi B-city mayor', {}, ', line 2: expected 2 columns, as in the first row, '
+     "found 'Kofi B-city mayor'"),
+    ('Kofi - B-PER\nKofi B-PER', {}, ', line 2: expected 3 columns, as in the first row'),
+    ('Oslo\tB-LOC\nis  O', {}, ', line 2: expected 2 columns, as in the first row'),
+    ('Oslo\t-\tB-LOC\nis\tO', {}, ', line 2: expected 3 columns, as in the first row'),
+    ('Oslo\tB-LOC\nis\t\tO', {}, ', line 2: expected 2 columns, as in the first row'),
+    # Columns that are not there, or not two
+    ('Oslo', {}, ', line 1: expected at least 2 columns'),
+    ('Oslo B-LOC', {'tag_column': 2}, ', line 1: expected at least 3 columns'),
+    ('Oslo B-LOC', {'tag_column': -3}, ', line 1: expected at least 3 columns'),
+    ('Oslo B-LOC', {'word_column': 5}, ', line 1: expected at least 6 columns'),
+    ('Oslo B-LOC', {'word_column': -4}, ', line 1: expected at least 4 columns'),
+    ('B-PER\tKofi', {'tag_column': 0}, ', line 1: expected tags and words in different columns'),
+    ('B-PER Kofi', {'tag_column': -2}, ', line 1: expected tags and words in different columns'),
+    ('Oslo B-LOC', {'word_column': 1}, ', line 1: expected tags and words in different columns'),
+    # Columns that hold something else
+    ('1\tKofi\tB-PER\n2\tAnnan\tI-PER', {}, ': expected words, found only numbers (see '
+     '--word_column)'),
+    ('1 Kofi B-PER\n\n1 Ama B-PER', {}, ': expected words, found only numbers'),
+    ('B-PER Kofi', {}, f', line 1: expected an entity tag ({SCHEMES}) in column -1 instead of '
+     "'Kofi'"),
+    ('Oslo NNP B-LOC', {'tag_column': 1}, f', line 1: expected an entity tag ({SCHEMES})'),
+    ('Oslo X-LOC', {}, f', line 1: expected an entity tag ({SCHEMES})'),
+    ('Oslo B-', {}, f', line 1: expected an entity tag ({SCHEMES})'),
+    ('Oslo BLOC', {}, f', line 1: expected an entity tag ({SCHEMES})'),
+    ('Oslo\tin New York', {'task': 'pos', 'tag_column': 1}, ', line 1: expected a tag in column 1'),
+    ('Oslo <end>', {'task': 'pos'}, ', line 1: expected a tag in column -1'),
+    ('Oslo - O\nis - O', {'task': 'pos', 'tag_column': 1},
+     ": expected tags in column 1, found only '-'"),
+    ('Oslo _\nis _', {'task': 'pos'}, ": expected tags in column -1, found only '_'"),
+    ('Oslo B-LOC', {'known_tags': {'O': 1, 'B-PER': 2}},
+     ', line 1: expected a tag that the model knows in column -1'),
+])
+def test_columns_that_are_refused(tmp_path, text, options, message):
+    with pytest.raises(InputError) as error:
+        write_and_read(tmp_path, text, **options)
+    assert str(error.value).startswith(f'{tmp_path / "file.txt"}{message}')
+    assert '\n' not in str(error.value)
+
+
+CONLLU = '{}\tKofi\tKofi\tPROPN\tNNP\t_\t0\troot\t_\t_\n'
+
+
+@pytest.mark.parametrize('text', [
+    CONLLU.format(1), '# sent_id = 1\n# text = Kofi\n' + CONLLU.format(1), CONLLU.format('1-2'),
+    '\n' + CONLLU.format(1).replace('\n', '\r\n')])
+def test_a_conllu_file_is_refused(tmp_path, text):
+    for options in ({}, {'task': 'pos', 'tag_column': 3, 'word_column': 1}):
+        with pytest.raises(InputError, match='found a .conllu file, which data/prepare.py conllu'):
+            write_and_read(tmp_path, text, **options)
+
+
+@pytest.mark.parametrize('row', ['x' * 10_000, 'x ' * 500, 'x ' + 'y' * 9_000])
+def test_a_message_quotes_80_characters_at_most(tmp_path, row):
+    with pytest.raises(InputError) as error:
+        write_and_read(tmp_path, f'Oslo B-LOC\n{row}\n')
+    message = str(error.value).removeprefix(str(tmp_path))
+    assert message.endswith(f' found {row[:80]!r}') and len(message) < 300
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/fd'), reason='this system has no /dev/fd')
+@pytest.mark.parametrize('text, found', [('Oslo\tB-LOC\n', None),
+                                         ('Oslo\tcity\n', "instead of 'city', found 'Oslo\\tcity'"),
+                                         ('Oslo\t_\n', "instead of '_'"),
+                                         (CONLLU.format(1), 'found a .conllu file')])
+def test_a_pipe_is_read_and_its_mistakes_are_told(text, found):
+    """A shell's <(...) can be read only once."""
+    output, pipe = os.pipe()
+    os.write(pipe, text.encode())
+    os.close(pipe)
+    try:
+        if found is None:
+            assert read_corpus(f'/dev/fd/{output}', 'ner', -1, 'iob2') == ([['Oslo']], [['B-LOC']])
+        else:
+            with pytest.raises(InputError) as error:
+                read_corpus(f'/dev/fd/{output}', 'ner', -1, 'iob2')
+            assert str(error.value).startswith(f'/dev/fd/{output}') and found in str(error.value)
+    finally:
+        os.close(output)
+
+
 # --- Tag schemes ---
 
+SINGLE_FIRST_INSIDE_LAST = {'iobes': 'SBIE', 'bilou': 'UBIL', 'bmes': 'SBME', 'bmewo': 'WBME'}
 ENTITIES = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.sampled_from('XY')))
 
 
@@ -98,8 +250,9 @@ def lay_out(entities, scheme):
         placed.append((name, len(tags), len(tags) + length))
         # IOB1 has B only where I would continue the entity before
         first = 'I' if scheme == 'iob1' and tags[-1:] not in ([f'B-{name}'], [f'I-{name}']) else 'B'
-        if scheme == 'iobes':
-            prefixes = 'S' if length == 1 else 'B' + 'I' * (length - 2) + 'E'
+        if scheme in SINGLE_FIRST_INSIDE_LAST:
+            single, begin, inside, last = SINGLE_FIRST_INSIDE_LAST[scheme]
+            prefixes = single if length == 1 else begin + inside * (length - 2) + last
         else:
             prefixes = first + 'I' * (length - 1)
         tags += [f'{prefix}-{name}' for prefix in prefixes]
@@ -108,7 +261,7 @@ def lay_out(entities, scheme):
 
 @given(ENTITIES)
 def test_schemes(entities):
-    for one in ('iob1', 'iob2', 'iobes'):
+    for one in ('iob1', 'iob2', *SINGLE_FIRST_INSIDE_LAST):
         placed, tags = lay_out(entities, one)
         assert find_entities(tags) == placed
         for other in ('iob2', 'iobes'):
@@ -119,7 +272,10 @@ def test_schemes_by_example():
     iob1 = 'I-PER I-PER B-PER I-LOC I-LOC I-LOC O I-LOC'.split()
     iob2 = 'B-PER I-PER B-PER B-LOC I-LOC I-LOC O B-LOC'.split()
     iobes = 'B-PER E-PER S-PER B-LOC I-LOC E-LOC O S-LOC'.split()
-    for tags in (iob1, iob2, iobes):
+    bilou = 'B-PER L-PER U-PER B-LOC I-LOC L-LOC O U-LOC'.split()
+    bmes = 'B-PER E-PER S-PER B-LOC M-LOC E-LOC O S-LOC'.split()
+    bmewo = 'B-PER E-PER W-PER B-LOC M-LOC E-LOC O W-LOC'.split()
+    for tags in (iob1, iob2, iobes, bilou, bmes, bmewo):
         assert find_entities(tags) == [('PER', 0, 2), ('PER', 2, 3), ('LOC', 3, 6), ('LOC', 7, 8)]
         assert convert_tags(tags, 'iob2') == iob2
         assert convert_tags(tags, 'iobes') == iobes
@@ -127,11 +283,24 @@ def test_schemes_by_example():
     assert all_tags('XY', 'iob2') == ['O', 'B-X', 'I-X', 'B-Y', 'I-Y']
 
 
+def test_every_scheme_is_read_from_a_file(tmp_path):
+    placed = [(0, 2, 'PER'), (0, 1, 'PER'), (0, 3, 'LOC'), (1, 1, 'LOC')]
+    for one in ('iob1', 'iob2', *SINGLE_FIRST_INSIDE_LAST):
+        file = tmp_path / f'{one}.txt'
+        file.write_text(''.join(f'a {tag}\n' for tag in lay_out(placed, one)[1]))
+        for other in ('iob2', 'iobes'):
+            assert read_corpus(file, 'ner', -1, other)[1] == [lay_out(placed, other)[1]]
+        assert read_corpus(file, 'pos', -1, 'iob2')[1] == [lay_out(placed, one)[1]]
+
+
 @given(st.lists(st.sampled_from([f'{p}-{t}' for p in 'BIES' for t in 'XY'] + ['O'])))
 def test_entities_of_any_tags_are_conllevals(tags):
     # seqeval's default mode counts as conlleval does; its last words are inclusive
     expected = seqeval.metrics.sequence_labeling.get_entities(tags)
-    assert find_entities(tags) == [(name, start, end + 1) for name, start, end in expected]
+    # The same as BILOU, BMES and BMEWO would write it
+    for letters in ('BIES', 'BILU', 'BMES', 'BMEW'):
+        written = [tag.translate(str.maketrans('BIES', letters)) for tag in tags]
+        assert find_entities(written) == [(name, start, end + 1) for name, start, end in expected]
 
 
 # --- Maps and tensors ---
@@ -277,6 +446,94 @@ def test_bad_embeddings(tmp_path, text, message):
     assert str(error.value).startswith(f'{file}{message}')
 
 
+def load(folder, text, name='vectors.txt'):
+    """Load what a file would say: a dict from words to the values that are in the file."""
+    file = folder / name
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith('.gz') else text.encode())
+    special = {'<pad>': 0, '<end>': 1, '<unk>': 2}
+    embeddings, word_map, _ = load_embeddings(file, special)
+    return {word: embeddings[i].tolist() for word, i in word_map.items() if word not in special}
+
+
+@pytest.mark.parametrize('name', ['vectors.txt', 'vectors.txt.gz'])
+@pytest.mark.parametrize('text, vectors', [
+    # The header says how many values there are, so that the rest is the word
+    ('2 2\nNew York 1 2\n', {'New York': [1, 2]}),
+    ('1 2\nin 2004 1 2\n', {'in 2004': [1, 2]}),
+    ('1 2\n2004 1 2\n', {'2004': [1, 2]}),
+    ('1 2 \r\nOslo 1 2 \r\n', {'Oslo': [1, 2]}),
+    # Its number of rows is not believed
+    ('9 2\nOslo 1 2\nRome 3 4\n', {'Oslo': [1, 2], 'Rome': [3, 4]}),
+    ('0 2\nOslo 1 2\nRome 3 4', {'Oslo': [1, 2], 'Rome': [3, 4]}),
+    # Blank lines say nothing
+    ('Oslo 1 2\n\n', {'Oslo': [1, 2]}),
+    ('Oslo 1 2\n \r\n\nRome 3 4\n \n', {'Oslo': [1, 2], 'Rome': [3, 4]}),
+    # Neither three numbers nor a word and a number are a header
+    ('1 2 3\nOslo 4 5\n', {'1': [2, 3], 'Oslo': [4, 5]}),
+    ('Oslo 7\n', {'Oslo': [7]}),
+    # A no-break space belongs to its word
+    ('1\u00a0000 1 2\n', {'1\u00a0000': [1, 2]}),
+    ('Oslo\t1\t2\n', {'Oslo': [1, 2]}),
+])
+def test_rows_of_vectors(tmp_path, text, vectors, name):
+    assert load(tmp_path, text, name) == vectors
+
+
+@pytest.mark.parametrize('name', ['vectors.txt', 'vectors.txt.gz'])
+@pytest.mark.parametrize('text, message', [
+    # The header's number of values is believed
+    ('3 5\nOslo 1 2\n', ', line 2: expected a word in UTF-8 and 5 numbers, found 3 fields'),
+    ('3 5\n7 1 2\n', ', line 2: expected a word in UTF-8 and 5 numbers, found 3 fields'),
+    ('3 1\nOslo 0.5 0.25\n', ', line 2: expected a word in UTF-8 and 1 numbers, found 3 fields'),
+    ('1 0\nOslo 1\n', ', line 2: expected a word in UTF-8 and 0 numbers, found 2 fields'),
+    # So is the first row's, and no row borrows from the next one
+    ('New York 1 2\n', ', line 1: expected a word in UTF-8 and 3 numbers, found 4 fields'),
+    ('Oslo .1 .2\nRome .3\n.4 Kyiv .5 .6\n', ', line 2: expected a word in UTF-8 and 2 numbers'),
+    ('Oslo .1 .2\nRome\n.3 .4\n', ', line 2: expected a word in UTF-8 and 2 numbers'),
+    ('Oslo .1 .2\n.3 .4\n', ', line 2: expected a word in UTF-8 and 2 numbers'),
+    ('Oslo .1 .2\n\nRome .3 .4 .5\n', ', line 3: expected a word in UTF-8 and 2 numbers'),
+    ('Oslo .1 .2\nRome -0.3 .4 .5\n', ', line 2: expected a word in UTF-8 and 2 numbers'),
+    ('Oslo .1 .2 Rome .3 .4\n', ', line 1: expected a word in UTF-8 and 5 numbers'),
+    # What is no number is named
+    ('Oslo 1 2\nRome 1 nan\n', ', line 2: expected finite numbers, found nan'),
+    ('Oslo NaN 2\n', ', line 1: expected finite numbers, found nan'),
+    ('1 2\nOslo inf 2\n', ', line 2: expected finite numbers, found inf'),
+    ('Oslo 1 -Infinity\n', ', line 1: expected finite numbers, found -inf'),
+    ('Oslo inf -inf\n', ', line 1: expected finite numbers, found inf'),
+    # A float has no room for these
+    ('Oslo 1e39 2\n', ', line 1: expected finite numbers, found inf'),
+    ('Oslo 1 2\nRome 1 -1e39\n', ', line 2: expected finite numbers, found -inf'),
+])
+def test_rows_of_vectors_that_are_refused(tmp_path, text, message, name):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, text, name)
+    assert str(error.value).startswith(f'{tmp_path / name}{message}')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('row', ['Rome 1e-05 0.2 0.3', 'Rome -1.5e-05 0.2 0.3'])
+def test_one_value_too_many_that_has_an_exponent_is_refused(tmp_path, row):
+    with pytest.raises(InputError, match='line 2: expected'):
+        load(tmp_path, f'Oslo 0.1 0.2\n{row}\n')
+
+
+def test_the_largest_and_the_smallest_values_are_read(tmp_path):
+    # Their sum has no room in a float
+    assert load(tmp_path, 'Oslo 3e38 3e38 1e-60\n') == {
+        'Oslo': [pytest.approx(3e38), pytest.approx(3e38), 0]}
+
+
+def test_half_a_gzip_file_is_refused_in_one_line(tmp_path):
+    file = tmp_path / 'vectors.txt.gz'
+    data = gzip.compress(GLOVE.encode() * 100)
+    for length in (5, len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:length])
+        with pytest.raises(InputError) as error:
+            load_embeddings(file, {'<pad>': 0, '<end>': 1, '<unk>': 2})
+        assert str(error.value).startswith(f'{file}: cannot be read: ')
+        assert '\n' not in str(error.value)
+
+
 def test_a_damaged_gzip_file_is_refused(tmp_path):
     data = bytearray(gzip.compress(GLOVE.encode() * 100))
     file = tmp_path / 'vectors.txt.gz'
@@ -413,3 +670,72 @@ def test_no_bytes_pass_for_a_checkpoint(tmp_path_factory, data):
     file.write_bytes(data)
     with pytest.raises(InputError, match='expected a checkpoint of train.py'):
         utils.load_checkpoint(file, 'cpu')
+
+
+# --- Checkpoints and errors ---
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The file of a checkpoint of a small model, its maps, and its model and optimizer."""
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    maps = {'word_map': {'<pad>': 0, 'a\u2028b': 1, ' ': 2, '1\u00a0000': 3, 'x\x85': 4, '\t': 5},
+            'char_map': {'<pad>': 0}, 'tag_map': {'<start>': 0, '<end>': 1}}
+    sizes = {'vocab_size': 6, 'charset_size': 1, 'tagset_size': 2, 'lm_vocab_size': 3}
+    path = tmp_path / 'model.pth.tar'
+    utils.save_checkpoint(path, model, optimizer, maps, {
+        'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [], 'arguments': {},
+        'model_arguments': sizes})
+    return path, maps, model, optimizer
+
+
+def test_a_checkpoint_is_what_was_saved(checkpoint):
+    path, maps, model, _ = checkpoint
+    loaded = utils.load_checkpoint(path, 'cpu')
+    assert loaded['format'] == 3 and loaded['epoch'] == 7 and loaded['maps'] == maps
+    assert all(torch.equal(loaded['model'][name], p) for name, p in model.state_dict().items())
+
+
+@pytest.mark.parametrize('change, found', [
+    (lambda content: content.update(format=2), 'format 2'),
+    (lambda content: content.update(format=99), 'format 99'),
+    (lambda content: content.pop('format'), 'another or a damaged file'),
+    (lambda content: content.update(maps=['a']), 'another or a damaged file')])
+def test_another_format_is_named(checkpoint, change, found):
+    path = checkpoint[0]
+    content = torch.load(path)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(InputError) as error:
+        utils.load_checkpoint(path, 'cpu')
+    assert str(error.value) == (
+        f'{path}: expected a checkpoint of train.py, format 3, found {found}')
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left on device')])
+def test_a_checkpoint_that_is_not_done_leaves_the_old_one_and_nothing_else(
+        checkpoint, monkeypatch, error):
+    path, maps, model, optimizer = checkpoint
+    before = path.read_bytes()
+
+    def write_half(_, file):
+        file.write(b'half of it')
+        raise error
+
+    monkeypatch.setattr(torch, 'save', write_half)
+    with pytest.raises((KeyboardInterrupt, InputError)) as raised:
+        utils.save_checkpoint(path, model, optimizer, maps, {})
+    if raised.type is InputError:
+        assert str(raised.value) == f'{path}: cannot be written: No space left on device'
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('error, reason', [
+    (FileNotFoundError(2, 'No such file or directory'), 'No such file or directory'),
+    (EOFError('it ended\nbefore its end'), 'it ended before its end'),
+    (KeyError('word_map'), "'word_map'"),
+    (RuntimeError('size mismatch:\n\t' + 'x' * 1000), 'size mismatch: ' + 'x' * 145)])
+def test_errors_of_files_are_one_short_line(error, reason):
+    with pytest.raises(InputError) as raised, utils.file_errors('here.txt', 'used'):
+        raise error
+    assert str(raised.value) == f'here.txt: cannot be used: {reason}'
