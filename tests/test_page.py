@@ -1,0 +1,182 @@
+"""The page of img/page.html shows in a browser what a choice of this file's own says it should."""
+
+import html
+import json
+import random
+import re
+import shutil
+import subprocess
+from itertools import combinations
+
+import pytest
+from conftest import ROOT
+
+TEMPLATE = ROOT / 'img' / 'page.html'
+BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
+TYPES = 'PER', 'LOC', 'a "type" of </b>', 'geo-loc', "O'", 'ü', '__proto__', 'constructor', '\\'
+# What a page has to escape, what UTF-16 counts differently, and what runs from right to left
+PIECES = ('</script>', '<b>bold</b>', '&amp;', '&', '"', "'", '\\', '${1}', '<!--', '\u2028',
+          '🙂', '👩🏽‍🚀', '𝔘nicode', 'שלום', 'مرحبا بكم', 'e\u0301', '/* sentences */',
+          '__SETTINGS__', 'and')
+TITLE = '</script> & </title> __SETTINGS__'
+
+# Writes down what the page shows, once or, with steps, more often
+KEEP = """<script>
+const all = selector => [...document.querySelectorAll(selector)];
+const read = node => [node.nodeName, node.textContent, Object.fromEntries(
+  [...node.attributes ?? []].map(attribute => [attribute.name, attribute.value]))];
+const views = [];
+
+function keep() {
+  views.push({
+    titles: [document.title, find('h1').textContent], address: location.hash,
+    slider: find('input')?.value, threshold: find('output')?.value,
+    counts: all('li').map(item => [item.dataset.type, item.textContent]),
+    paragraphs: all('p').map(paragraph => [...paragraph.childNodes].map(read)),
+    labels: all('mark, p > span').map(one => JSON.parse(getComputedStyle(one, '::after').content))
+  });
+  find('pre').textContent = JSON.stringify(views);
+}
+
+document.body.append(document.createElement('pre'));
+keep();
+</script>"""
+STEPS = """<script>
+const go = address => new Promise(followed => {
+  addEventListener('hashchange', followed, {once: true});
+  location.hash = address;
+});
+find('input').value = '0.3';
+find('input').dispatchEvent(new Event('input'));
+keep();
+(async () => {
+  for (const address of ['#0.65', '#nothing', '#0.23', '#0.001']) { await go(address); keep(); }
+})();
+</script>"""
+
+
+def fill(settings, sentences):
+    """A page as inference.py fills in the template."""
+    before, after = TEMPLATE.read_text(encoding='utf-8').split('/* sentences */\n')
+    settings, *sentences = [json.dumps(one, ensure_ascii=False).replace('<', '\\u003c')
+                            for one in (settings, *sentences)]
+    lines = ''.join(f'{sentence},\n' for sentence in sentences)
+    return before.replace('__SETTINGS__', settings) + lines + after
+
+
+def browse(folder, page, address=''):
+    """Open a page in a headless browser: the views that KEEP has written down."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f'skipped because there is no browser: none of {", ".join(BROWSERS)}')
+    (folder / 'page.html').write_text(page, encoding='utf-8')
+    done = subprocess.run(
+        [browser, '--headless', '--no-sandbox', '--disable-gpu', '--dump-dom',
+         f'--user-data-dir={folder / "profile"}', '--virtual-time-budget=1000',
+         (folder / 'page.html').as_uri() + address],
+        capture_output=True, encoding='utf-8', timeout=120)
+    written = re.search('<pre>(.*)</pre>', done.stdout)
+    assert written, done.stdout[-2000:] + done.stderr
+    return json.loads(html.unescape(written[1]))
+
+
+def random_sentence(generator):
+    """Text to be escaped, and candidates at any places of it, overlapping ones, too."""
+    text = ' '.join(generator.choices(PIECES, k=generator.randint(1, 8)))
+    candidates = []
+    for _ in range(generator.randint(0, 8)):
+        start, end = sorted(generator.sample(range(len(text) + 1), 2))
+        candidates.append([generator.choice(TYPES), start, end, generator.uniform(0.05, 1)])
+    return {'text': text, 'candidates': candidates}
+
+
+@pytest.fixture(scope='module')
+def sentences():
+    generator = random.Random(0)
+    # Of those that are worth as much at 0.5, the first is shown; what is worth nothing is not
+    ties = [['LOC', 0, 1, 0.75], ['PER', 0, 1, 0.75], ['ORG', 0, 3, 0.75], ['LOC', 2, 3, 0.5]]
+    empty = {'text': '', 'candidates': []}
+    return [{'text': '🙂-🙂', 'candidates': ties}, empty,
+            *(random_sentence(generator) for _ in range(60))]
+
+
+def best_set(candidates, threshold):
+    """Of all sets of candidates that do not overlap, the one that is worth most."""
+    sets = [chosen for size in range(len(candidates) + 1)
+            for chosen in combinations(candidates, size)
+            if all(a[2] <= b[1] or b[2] <= a[1] for a, b in combinations(chosen, 2))]
+    best = max(sets, key=lambda chosen: sum(p - threshold for *_, p in chosen))
+    return sorted(best, key=lambda candidate: candidate[1])
+
+
+def expected(text, entities):
+    """The nodes of a paragraph: text, and marks with their attributes."""
+    position, nodes = 0, []
+    for kind, start, end, number in entities:
+        words, p = text[start:end], f'{number:.2f}'
+        nodes += [['#text', text[position:start], {}], ['MARK', words, {
+            'data-type': kind, 'data-probability': p, 'role': 'note', 'tabindex': '0',
+            'aria-label': f'{words}: {kind}, probability {p}'}]]
+        position = end
+    return [*nodes, ['#text', text[position:], {}]]
+
+
+def assert_shows(view, sentences, threshold):
+    """A view has the texts and the marks of a threshold, and counts them."""
+    counts = dict.fromkeys(sorted(kind for one in sentences for kind, *_ in one['candidates']), 0)
+    assert len(view['paragraphs']) == len(sentences)
+    for nodes, sentence in zip(view['paragraphs'], sentences):
+        entities = best_set(sentence['candidates'], threshold)
+        wanted = expected(sentence['text'], entities)
+        assert [node for node in nodes if node[1]] == [node for node in wanted if node[1]]
+        for kind, *_ in entities:
+            counts[kind] += 1
+    assert view['counts'] == [[kind, f'{kind} {count}'] for kind, count in counts.items()]
+    assert view['threshold'] == f'{threshold:.2f}'
+
+
+@pytest.mark.parametrize('threshold', [0.05, 0.2, 0.5])
+def test_the_entities_are_those_of_the_threshold_in_the_address(threshold, sentences, tmp_path):
+    page = fill({'title': TITLE, 'task': 'ner', 'threshold': 0.35}, sentences) + KEEP
+    view, = browse(tmp_path, page, f'#{threshold}')
+    assert view['titles'] == [TITLE, TITLE]
+    assert view['slider'] == str(threshold)
+    assert_shows(view, sentences, threshold)
+    # The type stands beside each, though it is no part of the text
+    assert view['labels'] == [node[2]['data-type'] for nodes in view['paragraphs']
+                              for node in nodes if node[0] == 'MARK']
+
+
+def test_the_slider_and_the_address_follow_each_other(sentences, tmp_path):
+    page = fill({'title': TITLE, 'task': 'ner', 'threshold': 0.35}, sentences) + KEEP + STEPS
+    views = browse(tmp_path, page, '#0.9')
+    # What is no number is the settings' threshold, and the page knows nothing below 0.05; between
+    # the slider's steps the address is right
+    steps = [('#0.9', 0.9, '0.9'), ('#0.3', 0.3, '0.3'), ('#0.65', 0.65, '0.65'),
+             ('#nothing', 0.35, '0.35'), ('#0.23', 0.23, '0.25'), ('#0.001', 0.05, '0.05')]
+    for view, (address, threshold, slider) in zip(views, steps, strict=True):
+        assert (view['address'], view['slider']) == (address, slider)
+        assert_shows(view, sentences, threshold)
+
+
+def test_parts_of_speech_are_under_their_words(tmp_path):
+    tags = [f'{n}$' for n in range(len(PIECES))]
+    sentences = [{'tokens': PIECES, 'tags': tags}, {'tokens': [], 'tags': []}]
+    page = fill({'title': TITLE, 'task': 'pos', 'threshold': 0.5}, sentences) + KEEP
+    view, = browse(tmp_path, page)
+    assert view['titles'] == [TITLE, TITLE]
+    words, nothing = view['paragraphs']
+    assert words[::2] == [['SPAN', word, {'data-tag': tag}] for word, tag in zip(PIECES, tags)]
+    assert words[1::2] == [['#text', ' ', {}]] * len(PIECES) and nothing == []
+    assert view['labels'] == tags
+    assert 'slider' not in view and view['counts'] == []
+
+
+def test_the_template_is_small_and_needs_nothing_else():
+    text = TEMPLATE.read_text(encoding='utf-8')
+    assert len(text.splitlines()) <= 120
+    assert text.splitlines().count('/* sentences */') == text.count('/* sentences */') == 1
+    assert text.count('__SETTINGS__') == 1
+    # Nothing from elsewhere, and no text as HTML
+    assert not re.search(r'https?:|[\'"(]//|\bsrc\b|@import|url\(|<link|fetch\(|\bimport\b', text)
+    assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b', text)
