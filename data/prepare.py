@@ -6,7 +6,6 @@ part of speech, chunk, entity tag, with - where a corpus has none. Downloads are
 
 import csv
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -22,7 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils import (  # noqa: E402
-    ArgumentParser, InputError, find_entities, read_lines, read_words_tags, run_main)
+    ArgumentParser, InputError, file_errors, find_entities, read_lines, read_words_tags, run_main)
 
 # Where a corpus is published, its license, what to cite, and the files to download, if any
 SOURCES = {
@@ -101,7 +100,9 @@ def download(address, path, expected):
 
 def plain_file(path):
     """The path as it is; InputError if the file is packed."""
-    if path.read_bytes()[:3] in (b'\x1f\x8b\x08', b'PK\x03'):
+    with file_errors(path):
+        begin = path.read_bytes()[:3]
+    if begin in (b'\x1f\x8b\x08', b'PK\x03'):
         raise InputError(f'{path}: expected text, found a .gz or .zip; unpack it first')
     return path
 
@@ -198,13 +199,16 @@ def format_row(word, pos, tag):
 
 def write_corpus(folder, corpora):
     """Write lists of sentences as train.txt, val.txt and test.txt, all or none; print counts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        for name, sentences in zip(SPLITS, corpora):
-            rows = [''.join(format_row(*row) for row in sentence) for sentence in sentences]
-            Path(temporary, name).write_text(''.join(f'{row}\n' for row in rows), encoding='utf-8')
-        for file in Path(temporary).iterdir():
-            file.rename(folder / file.name)
+    # A full disk has no file name in its error, which would then be standard output's
+    with file_errors(folder, 'written'):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            for name, sentences in zip(SPLITS, corpora):
+                rows = [''.join(format_row(*row) for row in sentence) for sentence in sentences]
+                Path(temporary, name).write_text(
+                    ''.join(f'{row}\n' for row in rows), encoding='utf-8')
+            for file in Path(temporary).iterdir():
+                file.rename(folder / file.name)
     for name, sentences in zip(SPLITS, corpora):
         print(f'{folder / name}: {len(sentences):,} sentences, {sum(map(len, sentences)):,} tokens')
         entities = count_entities([row[2] for row in sentence] for sentence in sentences)
@@ -249,7 +253,8 @@ def prepare_glove(args):
     if path.exists():
         raise InputError(f'{path} is there already')
     archive, = fetch(args, path.parent)
-    with zipfile.ZipFile(archive) as zipped, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with (file_errors(path, 'written'), zipfile.ZipFile(archive) as zipped,
+          tempfile.TemporaryDirectory(dir=path.parent) as folder):
         Path(zipped.extract(path.name, folder)).rename(path)
     archive.unlink()
     print(f'to use these vectors: --emb_file {path}')
@@ -304,16 +309,7 @@ def main(argv):
         for argument in arguments.split():
             command.add_argument(argument, **ARGUMENTS[argument])
     args = parser.parse_args(argv)
-    try:
-        COMMANDS[args.command][0](args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.filename is None:
-            # What standard output still holds would fail once more as Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise InputError(f'{error.filename or "disk or stdout"}: {error.strerror}') from None
+    COMMANDS[args.command][0](args)
 
 
 if __name__ == '__main__':

@@ -18,11 +18,12 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT
 
 from utils import InputError, read_words_tags
 
@@ -249,17 +250,33 @@ def test_ctrl_c_during_a_download(server, tmp_path):
     assert names(tmp_path) in ([], [PART])
 
 
-def test_a_full_disk_leaves_nothing_half_made(tmp_path):
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 1,000 bytes, as if the disk were full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_nothing_half_made(tmp_path, request):
     (tmp_path / 'xx_small-ud-train.conllu').write_text(CONLLU * 100)
-    result = subprocess.run(
-        [sys.executable, ROOT / 'data' / 'prepare.py', 'conllu',
-         tmp_path / 'xx_small-ud-train.conllu', '--output_dir', tmp_path / 'data'],
-        # No file may grow beyond 1,000 bytes, as if the disk were full
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-        capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1
-    assert result.stderr == 'error: disk or stdout: File too large\n'
+    request.getfixturevalue('full_disk')
+    assert run('conllu', tmp_path / 'xx_small-ud-train.conllu', '--output_dir', tmp_path / 'data'
+               ) == f'error: {tmp_path}/data/xx_small: cannot be written: File too large'
     assert names(tmp_path / 'data') == []
+
+
+def test_a_disk_that_is_too_full_for_the_vectors(server, tmp_path, full_disk, monkeypatch):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('glove.6B.100d.txt', 1000 * 'the 1 2 3 4\n')
+    server.files['glove.6B.zip'] = packed.getvalue()
+    monkeypatch.setitem(prepare.SHA256, 'glove.6B.zip',
+                        hashlib.sha256(packed.getvalue()).hexdigest())
+    assert glove(server, tmp_path) == (
+        f'error: {tmp_path / VECTORS}: cannot be written: File too large')
+    assert names(tmp_path) == [PART]
 
 
 # --- Files that the user brings ---
@@ -365,7 +382,7 @@ def test_the_files_of_conllu(tmp_path):
     assert 'expected 1 to 3 different files' in run('conllu', 'a', 'b', 'c', 'd')
     for file, message in (('none', 'No such file or directory'), ('here', 'Is a directory')):
         assert run('conllu', tmp_path / file, '--output_dir', tmp_path) == (
-            f'error: {tmp_path / file}: {message}')
+            f'error: {tmp_path / file}: cannot be read: {message}')
     assert names(tmp_path) == ['good.conllu']
 
 
@@ -476,9 +493,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         assert found.startswith(f'error: {folder}')
 
 
+def stop(arguments, stream, monkeypatch):
+    """With what a script ends that writes to a stream; its descriptor is then of no more use."""
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as error, stream:
+        patch.setattr(sys, 'stdout', stream)
+        patch.setattr(sys, 'argv', ['prepare.py', *map(str, arguments)])
+        patch.setattr('torch.set_float32_matmul_precision', lambda _: None)
+        prepare.run_main(prepare.main)
+    return error.value.code
+
+
 @pytest.mark.parametrize('command, unbuffered', [
-    ('ewt', ''), ('glove', ''), ('conllu', ''), ('conllu', '1'), ('conll2003', '')])
-def test_standard_output_that_is_full(command, unbuffered, server, tmp_path):
+    ('ewt', False), ('glove', False), ('conllu', False), ('conllu', True), ('conll2003', False)])
+def test_standard_output_that_is_full(command, unbuffered, server, tmp_path, monkeypatch):
     (tmp_path / 'x.conllu').write_text(CONLLU * 5)
     for name in ('eng.train', 'eng.testa', 'eng.testb'):
         (tmp_path / name).write_text('U.N. NNP I-NP I-ORG\n')
@@ -486,44 +513,54 @@ def test_standard_output_that_is_full(command, unbuffered, server, tmp_path):
         command, ['--mirror', server.address])
     if command != 'conll2003':
         arguments += ['--output_dir', tmp_path / 'data']
-    with open('/dev/full', 'w') as full:
-        result = subprocess.run([sys.executable, ROOT / 'data' / 'prepare.py', command, *arguments],
-                                stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
-                                env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
-    assert result.returncode == 1
-    assert result.stderr == 'error: disk or stdout: No space left on device\n'
+    full = io.TextIOWrapper(open('/dev/full', 'wb', buffering=0 if unbuffered else -1),
+                            write_through=unbuffered)
+    assert stop([command, *arguments], full, monkeypatch) == (
+        'error: standard output: No space left on device')
     # All or nothing
     made = [f'x/{name}' for name in ('test.txt', 'train.txt', 'val.txt')]
     assert names(tmp_path / 'data') == (made if command == 'conllu' else [])
 
 
-def test_a_reader_that_has_seen_enough(tmp_path):
+def test_a_process_with_a_full_standard_output(tmp_path):
     (tmp_path / 'x.conllu').write_text(CONLLU * 5)
-    command = (f'{sys.executable} {ROOT}/data/prepare.py conllu {tmp_path}/x.conllu '
-               f'--output_dir {tmp_path} | true')
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
-    assert result.stderr == ''
+    with open('/dev/full', 'w') as full:
+        result = subprocess.run(
+            [sys.executable, ROOT / 'data' / 'prepare.py', 'conllu', tmp_path / 'x.conllu',
+             '--output_dir', tmp_path], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == 'error: standard output: No space left on device\n'
+
+
+def test_a_reader_that_has_seen_enough(tmp_path, monkeypatch):
+    (tmp_path / 'x.conllu').write_text(CONLLU * 5)
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ['conllu', tmp_path / 'x.conllu', '--output_dir', tmp_path]
+    assert stop(arguments, open(writer, 'w'), monkeypatch) == 1
     assert names(tmp_path / 'x') == ['test.txt', 'train.txt', 'val.txt']
 
 
-def test_treebank(tmp_path):
-    (tmp_path / 'nltk').mkdir()
-    (tmp_path / 'nltk' / '__init__.py').touch()
-    (tmp_path / 'nltk' / 'corpus.py').write_text(
-        'class treebank:\n    tagged_sents = staticmethod(lambda: 10 * [[("Stop", "VB"), '
-        '("*", "-NONE-"), ("-LRB-", "-LRB-"), (".", ".")]])\n')
-    result = run_script('data/prepare.py', 'treebank', '--output_dir', tmp_path,
-                        PYTHONPATH=str(tmp_path))
-    assert result.returncode == 0, result.stderr
+def test_treebank(tmp_path, monkeypatch, capsys):
+    corpus = Mock()
+    corpus.treebank.tagged_sents.return_value = 10 * [
+        [('Stop', 'VB'), ('*', '-NONE-'), ('-LRB-', '-LRB-'), ('.', '.')]]
+    monkeypatch.setitem(sys.modules, 'nltk', Mock(corpus=corpus))
+    monkeypatch.setitem(sys.modules, 'nltk.corpus', corpus)
+    assert run('treebank', '--output_dir', tmp_path) is None
     assert (tmp_path / 'treebank' / 'test.txt').read_text() == (
         'Stop VB - -\n( -LRB- - -\n. . - -\n\n')
-    (tmp_path / 'nltk' / 'corpus.py').write_text('raise LookupError')
-    result = run_script('data/prepare.py', 'treebank', '--output_dir', tmp_path / 'other',
-                        PYTHONPATH=str(tmp_path))
-    assert (result.returncode, result.stderr.count('\n')) == (1, 1)
-    assert result.stderr.startswith('error: expected nltk and its treebank: pip install nltk')
+    # A corpus that is not there is a LookupError; None in the place of a module, an ImportError
+    corpus.treebank.tagged_sents.side_effect = LookupError
+    for module in (corpus, None):
+        monkeypatch.setitem(sys.modules, 'nltk.corpus', module)
+        assert run('treebank', '--output_dir', tmp_path / 'other').startswith(
+            'error: expected nltk and its treebank: pip install nltk')
+    capsys.readouterr()
     for arguments in (['--help'], ['treebank', '--help']):
-        assert 'pip install nltk' in run_script('data/prepare.py', *arguments).stdout
+        with pytest.raises(SystemExit):
+            prepare.main(arguments)
+        assert 'pip install nltk' in capsys.readouterr().out
 
 
 def test_conll2003(tmp_path, monkeypatch, capsys):
@@ -560,6 +597,4 @@ def test_conll2003(tmp_path, monkeypatch, capsys):
 
 
 def test_a_mistake_on_the_command_line():
-    result = run_script('data/prepare.py', 'conll2004')
-    assert (result.returncode, result.stderr.count('\n')) == (1, 1)
-    assert "invalid choice: 'conll2004'" in result.stderr
+    assert "invalid choice: 'conll2004'" in run('conll2004')
