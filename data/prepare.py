@@ -144,8 +144,7 @@ def read_gmb(path):
     sentences, head = [[]], 'Sentence #,Word,POS,Tag'
     text = plain_file(path).read_text(encoding='cp1252', errors='replace')
     for n, line in enumerate(text.split('\n'), start=1):
-        # What is between quotation marks may have a comma in it, but no end of line
-        row = next(csv.reader([line]), [])
+        row = next(csv.reader([line]), [])  # Quotes may have a comma in them, but no end of line
         right = line == head if n == 1 else not row or len(row) == 4 and all(row[1:])
         if not right or '\ufffd' in line:  # In the place of bytes that are not cp1252
             raise InputError(f'{path}, line {n}: expected {head!r}, in cp1252, found {line[:80]!r}')
@@ -185,7 +184,7 @@ def read_entry(entry, field):
         data = entry['data']
         strings = [key for key in data if isinstance(data[key], str)]
         field = field or (strings[0] if len(strings) == 1 else '')
-        valid = [one for one in entry['annotations'] if not dict(one).get('was_cancelled')]
+        valid = [one for one in entry.get('annotations', []) if not dict(one).get('was_cancelled')]
         entities = [result['value'] for result in valid[0]['result']
                     if 'labels' in dict(result).get('value', [])] if valid else None
     text = data.get('text' if field is None else field)
@@ -195,8 +194,9 @@ def read_entry(entry, field):
 
 def read_entity(entity, text, places):
     """(-length, start, end, type) of any tool's entity; places are those of the tool's offsets."""
-    keys = ('start', 'end', 'label')
-    entity = dict(zip(keys, entity, strict=True) if isinstance(entity, list) else entity)
+    if isinstance(entity, list) and len(entity) == 3:
+        entity = dict(zip(('start', 'end', 'label'), entity))
+    check(isinstance(entity, dict), 'a list of start, end and type', entity)
     start, end = (entity.get(key, entity.get(f'{key}_offset')) for key in ('start', 'end'))
     name, words = entity.get('label', entity.get('type', entity.get('labels'))), entity.get('text')
     name = name[0] if isinstance(name, list) and len(name) == 1 else name
@@ -408,7 +408,7 @@ COMMANDS = {
     'conll2003': (check_conll2003, 'check your own copy of CoNLL-2003', 'folder'),
 }
 ARGUMENTS = {
-    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE', 'help': 'conllu splits only one'},
+    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE', 'help': 'to read; one alone is split'},
     'folder': {'type': Path, 'help': 'where eng.train, eng.testa and eng.testb are'},
     '--column': {'choices': ('xpos', 'upos'), 'default': 'xpos', 'help': 'tags (default: xpos)'},
     '--mirror': {'help': 'address of a folder that has the files of this source'},
@@ -416,17 +416,17 @@ ARGUMENTS = {
     '--no-split': {'action': 'store_true', 'help': 'write one file, all.txt'},
     '--overlaps': {'choices': ('longest',), 'help': 'of entities that overlap keep the longest'},
     '--seed': {'type': int, 'default': 0, 'help': 'another one draws others (default: 0)'},
-    '--test': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'its share (default: 0.1)'},
+    '--test': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
     '--text_field': {'help': "text's key (default: text, or a task's only string)"},
     '--utf16': {'action': 'store_true', 'help': 'offsets count as JavaScript does'},
-    '--val': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'its share (default: 0.1)'},
+    '--val': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
     '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data/'},
 }
 
 
 def main(argv):
     """Prepare what the command line says."""
-    parser = ArgumentParser(description='Prepare real corpora and word vectors for train.py.')
+    parser = ArgumentParser(description='Prepare corpora, annotations and vectors for train.py.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='CORPUS')
     for name, (_, text, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
