@@ -1,4 +1,4 @@
-"""Prepare real corpora and word vectors for train.py; `python data/prepare.py --help` lists them.
+"""Prepare corpora, annotations and word vectors for train.py; --help lists them.
 
 A corpus goes to data/NAME, as train.txt, val.txt and test.txt in CoNLL-2003's four columns: word,
 part of speech, chunk, entity tag, with - where a corpus has none. Downloads are verified.
@@ -6,6 +6,8 @@ part of speech, chunk, entity tag, with - where a corpus has none. Downloads are
 
 import csv
 import hashlib
+import json
+import random
 import re
 import shutil
 import sys
@@ -13,6 +15,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from http.client import HTTPException
+from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -20,8 +23,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils import (  # noqa: E402
-    ArgumentParser, InputError, file_errors, find_entities, read_lines, read_words_tags, run_main)
+from inference import TOKEN  # noqa: E402
+from utils import (ArgumentParser, InputError, file_errors, find_entities,  # noqa: E402
+                   number, read_lines, read_words_tags, run_main)
 
 # Where a corpus is published, its license, what to cite, and the files to download, if any
 SOURCES = {
@@ -53,8 +57,7 @@ SHA256 = {
     'ner_dataset.csv': '83257dd94ed59596809dc9f5b28f1f035c9d925d5a647f266db43a2f098e8f1a',
     'glove.6B.zip': '617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb',
 }
-# Two names for each file, and its sentences, tokens and entities (Tjong Kim Sang and De Meulder,
-# 2003, tables 1 and 2, where sentences exclude the lines that begin a document)
+# Files, and what is in them without -DOCSTART- (Tjong Kim Sang and De Meulder, 2003, tables 1, 2)
 CONLL2003 = {('eng.train', 'train.txt'): ('14,041 sentences', '203,621 tokens', '23,499 entities'),
              ('eng.testa', 'val.txt'): ('3,250 sentences', '51,362 tokens', '5,942 entities'),
              ('eng.testb', 'test.txt'): ('3,453 sentences', '46,435 tokens', '5,648 entities')}
@@ -77,8 +80,7 @@ def download(address, path, expected):
     try:
         request = Request(address, headers={'Range': f'bytes={begin}-'} if begin else {})
         with urlopen(request, timeout=60) as answer:
-            # A server that can't continue sends all of it, with the status 200 instead of 206
-            begin = begin if answer.status == 206 else 0
+            begin = begin if answer.status == 206 else 0  # A server that can't go on sends all
             size = begin + int(answer.headers['Content-Length'] or 0)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, 'ab' if begin else 'wb') as file, tqdm.wrapattr(
@@ -88,8 +90,7 @@ def download(address, path, expected):
         if path.stat().st_size < size:
             raise HTTPException(f'found {path.stat().st_size:,} of {size:,} bytes; try again')
     except (OSError, HTTPException, ValueError) as error:
-        # The status 416 says that nothing is missing
-        if getattr(error, 'code', None) != 416:
+        if getattr(error, 'code', None) != 416:  # That nothing is missing
             raise InputError(f'{address}: cannot be downloaded: {error}') from None
     with open(path, 'rb') as file:
         found = hashlib.file_digest(file, 'sha256').hexdigest()
@@ -101,17 +102,22 @@ def download(address, path, expected):
 def plain_file(path):
     """The path as it is; InputError if the file is packed."""
     with file_errors(path):
-        begin = path.read_bytes()[:3]
-    if begin in (b'\x1f\x8b\x08', b'PK\x03'):
-        raise InputError(f'{path}: expected text, found a .gz or .zip; unpack it first')
+        if path.read_bytes()[:3] in (b'\x1f\x8b\x08', b'PK\x03'):
+            raise InputError(f'{path}: expected text, found a .gz or .zip; unpack it first')
     return path
+
+
+def check(right, expected, found):
+    """ValueError that says what was expected, and found instead, if something is not right."""
+    if not right:
+        raise ValueError(f'expected {expected}, found {repr(found)[:80]}')
 
 
 def read_conllu(path, column='xpos'):
     """Read (word, tag, '-') from a .conllu file."""
     index = {'upos': 3, 'xpos': 4}[column]
     sentences = [[]]
-    for number, line in enumerate(read_lines(plain_file(path)), start=1):
+    for n, line in enumerate(read_lines(plain_file(path)), start=1):
         row = line.split('\t')
         if not line.strip():
             sentences.append([])
@@ -119,8 +125,8 @@ def read_conllu(path, column='xpos'):
             # 3-4 is a word that is written as one and analyzed as two, and 8.1 is not written
             if len(row) != 10 or not re.fullmatch('[0-9]+([-.][0-9]+)?', row[0]) or (
                     row[0].isdigit() and row[index] in ('', '_')):
-                raise InputError(f'{path}, line {number}: expected 10 columns, with a number '
-                                 f'and a tag ({column}; see --column), found {line[:80]!r}')
+                raise InputError(f'{path}, line {n}: expected 10 columns, with a number and a tag '
+                                 f'({column}; see --column), found {line[:80]!r}')
             if row[0].isdigit():
                 sentences[-1].append((row[1], row[index], '-'))
     return sentences
@@ -134,22 +140,17 @@ def read_wnut(path):
 
 def read_gmb(path):
     """Read (word, part of speech, entity tag) from Kaggle's table."""
-    # A word may be longer than csv's limit, so that the error is about the line
-    csv.field_size_limit(1 << 30)
-    sentences, header = [[]], 'Sentence #,Word,POS,Tag'
+    csv.field_size_limit(1 << 30)  # So that a longer word is an error of its line
+    sentences, head = [[]], 'Sentence #,Word,POS,Tag'
     text = plain_file(path).read_text(encoding='cp1252', errors='replace')
-    for number, line in enumerate(text.split('\n'), start=1):
-        # What is between quotation marks may have a comma in it, but no end of line
-        row = next(csv.reader([line]), [])
-        right = line == header if number == 1 else not row or len(row) == 4 and all(row[1:])
-        # U+FFFD is in the place of bytes that are not cp1252
-        if not right or '\ufffd' in line:
-            raise InputError(f'{path}, line {number}: expected {header!r}, in cp1252, found '
-                             f'{line[:80]!r}')
-        # Only the first word of a sentence has something in the first column
-        if row and row[0]:
+    for n, line in enumerate(text.split('\n'), start=1):
+        row = next(csv.reader([line]), [])  # Quotes may have a comma in them, but no end of line
+        right = line == head if n == 1 else not row or len(row) == 4 and all(row[1:])
+        if not right or '\ufffd' in line:  # In the place of bytes that are not cp1252
+            raise InputError(f'{path}, line {n}: expected {head!r}, in cp1252, found {line[:80]!r}')
+        if row and row[0]:  # Only the first word of a sentence has something there
             sentences.append([])
-        if row and number > 1:
+        if row and n > 1:
             sentences[-1].append(tuple(row[1:]))
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256['ner_dataset.csv']:
         print(f'note: the published file has another SHA-256 sum, {SHA256["ner_dataset.csv"]}')
@@ -167,23 +168,108 @@ def read_nltk(name):
                          f"'import nltk; nltk.download(\"{name}\")'") from None
 
 
-def split(sentences):
-    """Split a corpus without a split of its own: the first 80%, then 10% and 10%."""
-    val = len(sentences) * 8 // 10
-    test = val + (len(sentences) - val) // 2
-    return sentences[:val], sentences[val:test], sentences[test:]
+def read_entry(entry, field):
+    """The text, tokens (or None) and entities (or None, to leave it out) of any tool's entry."""
+    try:
+        entry = json.loads(entry) if isinstance(entry, str) else entry
+    except (ValueError, RecursionError):
+        check(False, 'JSON', entry)
+    check(isinstance(entry, dict), 'an entry with the key text', entry)
+    data, tokens = entry, entry['tokens'] if 'tags' in entry else None
+    # Prodigy, which may have no spans; inference.py; doccano
+    keys = [key for key in ('spans', 'entities', 'labels', 'label') if key in entry]
+    entities = entry[keys[0]] if keys else [] if 'answer' in entry else None
+    if isinstance(entry.get('data'), dict):
+        # Label Studio: the first annotation counts; relations and choices have no such value
+        data = entry['data']
+        strings = [key for key in data if isinstance(data[key], str)]
+        field = field or (strings[0] if len(strings) == 1 else '')
+        valid = [one for one in entry.get('annotations', []) if not dict(one).get('was_cancelled')]
+        entities = [result['value'] for result in valid[0]['result']
+                    if 'labels' in dict(result).get('value', [])] if valid else None
+    text = data.get('text' if field is None else field)
+    check(isinstance(text, str), 'the key text, or another --text_field', data)
+    return text, tokens, None if entry.get('answer') in ('reject', 'ignore') else entities
+
+
+def read_entity(entity, text, places):
+    """(-length, start, end, type) of any tool's entity; places are those of the tool's offsets."""
+    if isinstance(entity, list) and len(entity) == 3:
+        entity = dict(zip(('start', 'end', 'label'), entity))
+    check(isinstance(entity, dict), 'a list of start, end and type', entity)
+    start, end = (entity.get(key, entity.get(f'{key}_offset')) for key in ('start', 'end'))
+    name, words = entity.get('label', entity.get('type', entity.get('labels'))), entity.get('text')
+    name = name[0] if isinstance(name, list) and len(name) == 1 else name
+    found = [start, end, name]
+    check(type(start) is type(end) is int, 'integers as offsets', found)
+    check(isinstance(name, str) and name.strip(), 'one type', found)
+    check(start in places and end in places, 'offsets of the text (see --utf16)', found)
+    inside = text[places[start]:places[end]]
+    check(not isinstance(words, str) or words.split() == inside.split(),
+          f'{words!r:.40} from {start} to {end} (see --utf16)', inside)
+    check(inside.strip(), 'an entity that has words', found)
+    check('\n' not in inside.strip(), 'an entity in one line', inside)
+    length, end = len(inside.strip()), places[start] + len(inside.rstrip())
+    return -length, end - length, end, '_'.join(name.split())
+
+
+def read_sentences(entry, args, counts):
+    """The sentences of an entry, (word, '-', tag); counts what is split or left out."""
+    text, tokens, entities = read_entry(entry, args.text_field)
+    if entities is None:
+        counts['texts'] += 1
+        return []
+    # For JavaScript, a character beyond U+FFFF is two
+    sizes = [2 if args.utf16 and char > '\uffff' else 1 for char in text]
+    places = dict(zip(accumulate(sizes, initial=0), count()))
+    # The tags of characters, and where words may begin and end; the longest entities come first
+    tags, bounds = {}, {0, len(text)}
+    for _, start, end, name in sorted(read_entity(entity, text, places) for entity in entities):
+        free = tags.keys().isdisjoint(range(start, end))
+        check(free or args.overlaps, 'no overlap of entities (see --overlaps)', [start, end, name])
+        counts['entities'] += not free
+        if free:
+            tags.update({start: f'B-{name}'} | dict.fromkeys(range(start + 1, end), f'I-{name}'))
+            bounds.update((start, end))
+    spans = [token.span() for line in re.finditer('[^\n]+', text)
+             for token in TOKEN.finditer(text, *line.span())] if tokens is None else [(0, 0)]
+    for token in tokens or []:
+        start = text.find(token, spans[-1][1])
+        check(token and start >= 0, 'tokens of the text', token)
+        spans.append((start, start + len(token)))
+    pieces = list(pairwise(sorted(bounds.union(*spans))))
+    counts['tokens'] += len(set(spans) - set(pieces) - {(0, 0)})
+    sentences = [[]]
+    for start, end in pieces:
+        if text[start:end].strip():
+            sentences[-1].append((text[start:end], '-', tags.get(start, 'O')))
+        elif '\n' in text[start:end]:
+            sentences.append([])
+    return [sentence for sentence in sentences if sentence]
+
+
+def draw(parts, args):
+    """Draw parts for val.txt and test.txt by --seed: a dict of the files' names and parts."""
+    # random() gives the same numbers on all machines and in all versions of Python
+    generator = random.Random(args.seed)
+    order = sorted(range(len(parts)), key=lambda _: generator.random())
+    val, both = (round(share * len(parts)) for share in (args.val, args.val + args.test))
+    drawn = zip(SPLITS, (1, args.val, args.test), (order[both:], order[:val], order[val:both]))
+    return {name: [parts[i] for i in sorted(places)] for name, share, places in drawn if share}
 
 
 def corpus_folder(args):
     """The folder of a new corpus; InputError if it has a corpus, or no plain name."""
+    files, most = vars(args).get('files', []), {'jsonl': 999, 'split': 1}.get(args.command, 3)
+    if len({file.resolve() for file in files}) < len(files) or len(files) > most:
+        raise InputError(f'expected 1 to {most} different files, found {" ".join(map(str, files))}')
     # A file of Universal Dependencies is named after its corpus, as en_ewt-ud-train.conllu is
-    default = args.command if args.command in SOURCES else re.sub(
-        r'(-ud-|\.conllu).*', '', args.files[0].name)
-    name = default if args.name is None else args.name
+    default = args.command if args.command in SOURCES else files[0].name
+    name = re.sub(r'-ud-.*|\.\w+$', '', default) if args.name is None else args.name
     if name in ('', '..', 'sample') or Path(name).name != name:
         raise InputError(f'--name: expected the name of one folder, not sample, found {name!r}')
     folder = args.output_dir / name
-    if any((folder / file).exists() for file in SPLITS):
+    if any((folder / file).exists() for file in (*SPLITS, 'all.txt')):
         raise InputError(f'{folder}: has a corpus already; give another --name, or delete it')
     return folder
 
@@ -192,26 +278,32 @@ def format_row(word, pos, tag):
     """The line of a word, its part of speech and entity tag, which reads back as one word."""
     # White space is left out, since some corpora have it in numbers, 1 000; and so is a byte order
     # mark, which would be lost where a file begins. -DOCSTART- would end the sentence
-    word = ''.join(word.split()).lstrip('\ufeff')
-    word = re.sub('^-DOCSTART-', '_DOCSTART_', word)
+    word = re.sub('^-DOCSTART-', '_DOCSTART_', ''.join(word.split()).lstrip('\ufeff'))
     return ' '.join('_'.join(column.split()) or '_' for column in (word, pos, '-', tag)) + '\n'
 
 
-def write_corpus(folder, corpora):
-    """Write lists of sentences as train.txt, val.txt and test.txt, all or none; print counts."""
+def write_files(folder, corpora):
+    """Write a dict of the files' names and parts, with a blank line at each end: all or none."""
     # A full disk has no file name in its error, which would then be standard output's
     with file_errors(folder, 'written'):
+        for name, parts in corpora.items():
+            check(parts, f'texts for {name} (more, or other shares; see --val, --test)', parts)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            for name, sentences in zip(SPLITS, corpora):
-                rows = [''.join(format_row(*row) for row in sentence) for sentence in sentences]
-                Path(temporary, name).write_text(
-                    ''.join(f'{row}\n' for row in rows), encoding='utf-8')
+            for name, parts in corpora.items():
+                Path(temporary, name).write_text(''.join(parts), encoding='utf-8')
             for file in Path(temporary).iterdir():
                 file.rename(folder / file.name)
-    for name, sentences in zip(SPLITS, corpora):
+
+
+def write_corpus(folder, corpora):
+    """Write a dict of the files' names and sentences, lists of (word, pos, tag); print counts."""
+    write_files(folder, {name: [''.join(format_row(*row) for row in sentence) + '\n'
+                                for sentence in part] for name, part in corpora.items()})
+    for name, sentences in corpora.items():
         print(f'{folder / name}: {len(sentences):,} sentences, {sum(map(len, sentences)):,} tokens')
-        entities = count_entities([row[2] for row in sentence] for sentence in sentences)
+        entities = Counter(entity[0] for sentence in sentences for entity in find_entities(
+            [row[2] for row in sentence if row[2] != '-']))
         parts = Counter(row[1] for sentence in sentences for row in sentence if row[1] != '-')
         for what, counts in ((f'{entities.total():,} entities', entities),
                              (f'{len(parts)} POS tags', parts)):
@@ -220,18 +312,9 @@ def write_corpus(folder, corpora):
                 print(f'  {what}:', ', '.join(shown + ['...'] * (len(counts) > 10)))
 
 
-def count_entities(tags):
-    """How many entities of each type there are in the tags of sentences, where - is no tag."""
-    return Counter(entity_type for sentence in tags for entity_type, _, _ in
-                   find_entities(['O' if tag == '-' else tag for tag in sentence]))
-
-
 def convert(args):
     """Read a corpus, downloaded or the user's own, and write it in CoNLL-2003's columns."""
-    files = args.files if 'files' in args else []
-    if len({file.resolve() for file in files}) < len(files) or len(files) > 3:
-        raise InputError(f'expected 1 to 3 different files, found {" ".join(map(str, files))}')
-    folder = corpus_folder(args)
+    folder, files = corpus_folder(args), vars(args).get('files', [])
     read = {'wnut17': read_wnut, 'gmb': read_gmb, 'treebank': read_nltk}.get(
         args.command, read_conllu)
     options = {'column': args.column} if 'column' in args else {}
@@ -239,12 +322,44 @@ def convert(args):
         if args.command in SOURCES:
             files = fetch(args, Path(temporary)) or files or [args.command]
         corpora = [[sentence for sentence in read(file, **options) if sentence] for file in files]
-    # A part of a corpus that is split has at least one sentence, too
-    least = 10 if len(files) == 1 else 1
     for file, sentences in zip(files, corpora):
-        if len(sentences) < least:
+        if len(sentences) < (least := 10 if len(files) == 1 else 1):
             raise InputError(f'{file}: expected at least {least} sentences, found {len(sentences)}')
-    write_corpus(folder, split(*corpora) if len(files) == 1 else corpora)
+    if len(files) == 1:  # The first 80%, then 10% and 10%
+        corpora = [sentences[len(sentences) * begin // 10:len(sentences) * end // 10]
+                   for begin, end in ((0, 8), (8, 9), (9, 10))]
+    write_corpus(folder, dict(zip(SPLITS, corpora)))
+
+
+def convert_jsonl(args):
+    """Read what annotation tools have written, and write it in CoNLL-2003's columns."""
+    folder, texts, counts = corpus_folder(args), [], Counter()
+    for file in args.files:
+        entries, unit = [line.strip() for line in read_lines(plain_file(file))], 'line'
+        with file_errors(file):
+            if entries[0].startswith('['):
+                entries, unit = json.loads('\n'.join(entries)), 'task'
+            check(any(entries), 'annotated texts in JSON', [])
+        for n, entry in enumerate(entries, start=1):
+            with file_errors(f'{file}, {unit} {n}'):
+                texts.append(read_sentences(entry, args, counts) if entry != '' else [])
+    drawn = {'all.txt': texts} if args.no_split else draw(list(filter(None, texts)), args)
+    write_corpus(folder, {name: list(chain.from_iterable(part)) for name, part in drawn.items()})
+    print(f'split where an entity begins or ends: {counts["tokens"]:,} tokens; left out: '
+          f'{counts["texts"]:,} texts without annotation, {counts["entities"]:,} entities')
+
+
+def split_file(args):
+    """Draw three files from one in CoNLL format, whose rows stay as they are."""
+    folder, file = corpus_folder(args), args.files[0]
+    # Rows of other widths, and the like, are errors; any two columns will do to find them
+    read_words_tags(plain_file(file), 0, caseless=False, word_ind=-1)
+    text, document = '\n'.join(read_lines(file)), r'(?m)^(?=-DOCSTART-(?:\s|$))'
+    parts = re.split(document if re.search(document, text) else r'\n\s*\n', text)
+    drawn = draw([part.strip('\n') + '\n\n' for part in parts if part.strip()], args)
+    write_files(folder, drawn)
+    for name, part in drawn.items():
+        print(f'{folder / name}: {len(part):,} sentences or documents')
 
 
 def prepare_glove(args):
@@ -268,14 +383,13 @@ def check_conll2003(args):
         if not paths:
             raise InputError(f'{args.folder}: expected a file {" or ".join(names)}, found none')
         words, tags = read_words_tags(plain_file(paths[0]), 3, caseless=False)
-        entities = count_entities(tags)
+        entities = Counter(entity[0] for row in tags for entity in find_entities(row))
         found = (f'{len(words):,} sentences', f'{sum(map(len, words)):,} tokens',
                  f'{entities.total():,} entities', f'types {", ".join(sorted(entities))}')
         for what, right in zip(found, (*published, 'types LOC, MISC, ORG, PER')):
             wrong += what != right
             print(f'{paths[0]}: {what},', 'as published' if what == right else f'expected {right}')
-    # If there is nobody to read the figures, that is the error
-    sys.stdout.flush()
+    sys.stdout.flush()  # If nobody can read the figures, that is the error
     if wrong:
         raise InputError(f'{args.folder}: {wrong} of these figures are not as published')
 
@@ -287,22 +401,32 @@ COMMANDS = {
     'glove': (prepare_glove, 'GloVe 6B word vectors, 100 dimensions', '--mirror --output_dir'),
     'treebank': (convert, "NLTK's Penn Treebank sample (pip install nltk)", '--name --output_dir'),
     'conllu': (convert, 'any Universal Dependencies corpus', 'files --column --name --output_dir'),
+    'jsonl': (convert_jsonl, 'annotations of doccano, Prodigy, Label Studio, inference.py', 'files '
+              '--val --test --seed --no-split --text_field --overlaps --utf16 --name --output_dir'),
+    'split': (split_file, 'split one CoNLL file by sentence, or by document if it has -DOCSTART-',
+              'files --val --test --seed --name --output_dir'),
     'conll2003': (check_conll2003, 'check your own copy of CoNLL-2003', 'folder'),
 }
 ARGUMENTS = {
-    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE',
-              'help': 'one to be split, or those to train, validate and test with'},
+    'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE', 'help': 'to read; one alone is split'},
     'folder': {'type': Path, 'help': 'where eng.train, eng.testa and eng.testb are'},
     '--column': {'choices': ('xpos', 'upos'), 'default': 'xpos', 'help': 'tags (default: xpos)'},
     '--mirror': {'help': 'address of a folder that has the files of this source'},
     '--name': {'help': "folder of the corpus (default: CORPUS, or the file's name up to -ud-)"},
+    '--no-split': {'action': 'store_true', 'help': 'write one file, all.txt'},
+    '--overlaps': {'choices': ('longest',), 'help': 'of entities that overlap keep the longest'},
+    '--seed': {'type': int, 'default': 0, 'help': 'another one draws others (default: 0)'},
+    '--test': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
+    '--text_field': {'help': "text's key (default: text, or a task's only string)"},
+    '--utf16': {'action': 'store_true', 'help': 'offsets count as JavaScript does'},
+    '--val': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
     '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data/'},
 }
 
 
 def main(argv):
     """Prepare what the command line says."""
-    parser = ArgumentParser(description='Prepare real corpora and word vectors for train.py.')
+    parser = ArgumentParser(description='Prepare corpora, annotations and vectors for train.py.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='CORPUS')
     for name, (_, text, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)

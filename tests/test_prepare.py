@@ -418,7 +418,7 @@ def test_a_packed_file_is_named(suffix, tmp_path):
 def test_words_and_tags_read_back(tmp_path, capsys):
     rows = [('-DOCSTART-', 'NN', 'O'), ('New York', 'NNP NNP', 'B- big\tplace'), ('\t', ' ', ' '),
             ('\ufeff', 'NN', 'O'), ('a\u3000b\x85', 'x\xa0y', '-'), ('-DOCSTART-s', 'NN', 'O')]
-    prepare.write_corpus(tmp_path, [[rows, rows[:1]], [rows[3:]]])
+    prepare.write_corpus(tmp_path, {'train.txt': [rows, rows[:1]], 'val.txt': [rows[3:]]})
     words, parts = read_words_tags(tmp_path / 'train.txt', 1, caseless=False)
     assert words == [['_DOCSTART_', 'NewYork', '_', '_', 'ab', '_DOCSTART_s'], ['_DOCSTART_']]
     assert parts == [['NN', 'NNP_NNP', '_', 'NN', 'x_y', 'NN'], ['NN']]
@@ -439,7 +439,7 @@ def test_whatever_is_written_reads_back(sentences):
     # Not all words may be numbers
     sentences = [*sentences, [('a', 'DT', 'O')]]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        prepare.write_corpus(Path(folder), [sentences])
+        prepare.write_corpus(Path(folder), {'train.txt': sentences})
         for column in (1, 2, 3):
             words, tags = read_words_tags(Path(folder) / 'train.txt', column, caseless=False)
             assert list(map(len, words)) == list(map(len, tags)) == list(map(len, sentences))
