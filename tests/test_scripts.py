@@ -451,6 +451,18 @@ def age(folder, name, then):
     return f'{then:%Y%m%d-%H%M%S}'
 
 
+def test_a_run_with_frozen_vectors_goes_on(people, tmp_path):
+    (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
+    frozen = ('--emb_file', tmp_path / 'vectors.txt', '--no-fine_tune_word_embeddings')
+    call(train.main, *people, *frozen, '--epochs', 1)
+    call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 2)
+    parts = load_checkpoint(tmp_path / LATEST, 'cpu')
+    call(train.main, *people, *frozen, '--epochs', 2, '--output_dir', tmp_path / 'whole')
+    whole = load_checkpoint(tmp_path / 'whole' / LATEST, 'cpu')
+    assert_same(parts['model'], whole['model'])
+    assert_same(parts['optimizer'], whole['optimizer'])
+
+
 def test_earlier_runs_are_kept(people, tmp_path):
     names, kept = (BEST, LATEST, LOG), {}
     for name, then in [(LATEST, datetime(2020, 2, 29, 23, 59, 58)), (LOG, datetime(2021, 1, 2))]:
