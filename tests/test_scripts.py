@@ -199,8 +199,17 @@ def test_train_and_validate_from_python(trained, people):
     assert scores == {name: row[name] for name in scores}
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no /dev/full')
+@pytest.mark.parametrize('command', ['train.py --help', 'dynamic_rnn.py'])
+def test_what_a_script_prints_onto_a_full_disk_is_missed_in_one_line(command):
+    result = subprocess.run(f'env -u PYTHONUNBUFFERED "{sys.executable}" {command} > /dev/full',
+                            shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stderr == 'error: standard output: No space left on device\n'
+    assert result.returncode == 1
+
+
 def test_dynamic_rnn(capsys):
-    dynamic_rnn.main()
+    dynamic_rnn.main([])
     output = capsys.readouterr().out
     assert 'tensor([5, 4, 9, 2, 6, 1, 7, 8, 3, 1])' in output
     assert 'tensor([3, 3, 2, 1, 1])' in output
