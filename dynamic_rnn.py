@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from utils import run_main
+
 
 def say(text, value=None):
     """Print a paragraph and, below it, a value."""
@@ -20,7 +22,7 @@ def say(text, value=None):
         print(textwrap.indent(str(value), '    '))
 
 
-def main():
+def main(_):
     """Show it all on one small batch."""
     torch.manual_seed(0)
     sentences = [[5, 2, 7, 3, 1], [4, 6, 8], [9, 1]]
@@ -28,7 +30,6 @@ def main():
 
     padded = pad_sequence([torch.tensor(sentence) for sentence in sentences], batch_first=True)
     pads = int((padded == 0).sum())
-    assert pads == padded.numel() - lengths.sum()
     say('Padding: a row for each sentence, a number for each word, 0 where there is none, in '
         f'{pads} of {padded.numel()} places. An LSTM that reads them wastes its time.', padded)
 
@@ -61,4 +62,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)

@@ -398,8 +398,7 @@ def locked(folder, rank):
     """Make a folder and keep other runs out of it; the system forgets the lock with the process."""
     with file_errors(f'--output_dir {folder}', 'written'):
         Path(folder).mkdir(parents=True, exist_ok=True)
-    if rank > 0 or os.name == 'nt':
-        # Windows has no such locks
+    if rank > 0 or os.name == 'nt':  # Windows has no such locks
         yield
         return
     import fcntl
@@ -459,7 +458,7 @@ def say_how_to_continue(args, state):
 # --- Several processes ---
 
 def join_processes(args):
-    """Join the processes that torchrun started, if it did; this one's number, and how many."""
+    """Join torchrun's processes, of which the first prints; this one's number, and how many."""
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         return 0, 1
     if args.device.startswith('cuda'):
@@ -468,7 +467,6 @@ def join_processes(args):
     # When one process ends, torchrun tells the others so
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if dist.get_rank() > 0:
-        # Only the first one prints
         sys.stdout = open(os.devnull, 'w')
     return dist.get_rank(), dist.get_world_size()
 

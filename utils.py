@@ -520,8 +520,10 @@ def run_main(main):
     # A GPU then multiplies matrices in TF32, which is several times as fast
     torch.set_float32_matmul_precision('high')
     try:
-        main(sys.argv[1:])
-        sys.stdout.flush()
+        try:
+            main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
@@ -529,7 +531,6 @@ def run_main(main):
     except RuntimeError as error:
         if 'TORCHELASTIC_RUN_ID' not in os.environ:
             raise
-        # It is usually another process that has ended
         sys.exit('error: several processes failed: ' + ' '.join(str(error).split())[:120])
     except OSError as error:
         # Nothing more can be written. If the reader, head for example, has seen enough, say nothing

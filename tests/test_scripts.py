@@ -199,8 +199,17 @@ def test_train_and_validate_from_python(trained, people):
     assert scores == {name: row[name] for name in scores}
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no /dev/full')
+@pytest.mark.parametrize('command', ['train.py --help', 'dynamic_rnn.py'])
+def test_what_a_script_prints_onto_a_full_disk_is_missed_in_one_line(command):
+    result = subprocess.run(f'env -u PYTHONUNBUFFERED "{sys.executable}" {command} > /dev/full',
+                            shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stderr == 'error: standard output: No space left on device\n'
+    assert result.returncode == 1
+
+
 def test_dynamic_rnn(capsys):
-    dynamic_rnn.main()
+    dynamic_rnn.main([])
     output = capsys.readouterr().out
     assert 'tensor([5, 4, 9, 2, 6, 1, 7, 8, 3, 1])' in output
     assert 'tensor([3, 3, 2, 1, 1])' in output
@@ -449,6 +458,18 @@ def age(folder, name, then):
     for other in (BEST, LATEST, LOG):
         os.utime(folder / other, (then.timestamp() - 60 * (other != name),) * 2)
     return f'{then:%Y%m%d-%H%M%S}'
+
+
+def test_a_run_with_frozen_vectors_goes_on(people, tmp_path):
+    (tmp_path / 'vectors.txt').write_text('oslo 0 1 2 3 4 5\nlagos 5 4 3 2 1 0\n')
+    frozen = ('--emb_file', tmp_path / 'vectors.txt', '--no-fine_tune_word_embeddings')
+    call(train.main, *people, *frozen, '--epochs', 1)
+    call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 2)
+    parts = load_checkpoint(tmp_path / LATEST, 'cpu')
+    call(train.main, *people, *frozen, '--epochs', 2, '--output_dir', tmp_path / 'whole')
+    whole = load_checkpoint(tmp_path / 'whole' / LATEST, 'cpu')
+    assert_same(parts['model'], whole['model'])
+    assert_same(parts['optimizer'], whole['optimizer'])
 
 
 def test_earlier_runs_are_kept(people, tmp_path):
