@@ -8,7 +8,7 @@
 import json
 import re
 import sys
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -195,28 +195,27 @@ class Tagger:
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
-        sentences = iter(sentences)
-        windows = iter(lambda: list(islice(sentences, batch_size)), [])
-        return chain.from_iterable(self.tag_window(window, probabilities) for window in windows)
+        return self.tag_windows(iter(sentences), probabilities, batch_size)
 
-    def tag_window(self, window, probabilities):
-        """Yield what tag yields, for a list of sentences."""
-        split = [self.split(sentence) for sentence in window]
-        tagged = {}
-        for batch in make_batches([words for _, words, _ in split]):
-            tagged.update(self.tag_batch(batch, probabilities))
-        for n, (text, words, starts) in enumerate(split):
-            sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
-                        'entities': []}
-            for start in range(0, len(words), MOST_WORDS):
-                tags, p_tags, entities = tagged[n, start]
-                sentence['tags'] += tags
-                sentence['probabilities'] += p_tags
-                for name, first, end, p in entities:
-                    left, right = starts[first], starts[end - 1] + len(words[end - 1])
-                    sentence['entities'].append({'type': name, 'text': text[left:right],
-                                                 'start': left, 'end': right, 'probability': p})
-            yield sentence
+    def tag_windows(self, sentences, probabilities, batch_size):
+        """Yield what tag yields, reading batch_size sentences at a time."""
+        while window := list(islice(sentences, batch_size)):
+            split = [self.split(sentence) for sentence in window]
+            tagged = {}
+            for batch in make_batches([words for _, words, _ in split]):
+                tagged.update(self.tag_batch(batch, probabilities))
+            for n, (text, words, starts) in enumerate(split):
+                sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
+                            'entities': []}
+                for start in range(0, len(words), MOST_WORDS):
+                    tags, p_tags, entities = tagged[n, start]
+                    sentence['tags'] += tags
+                    sentence['probabilities'] += p_tags
+                    for name, first, end, p in entities:
+                        left, right = starts[first], starts[end - 1] + len(words[end - 1])
+                        sentence['entities'].append({'type': name, 'text': text[left:right],
+                                                     'start': left, 'end': right, 'probability': p})
+                yield sentence
 
     def split(self, sentence):
         """The text, the words and where they begin, of a str or of a list of words."""
