@@ -8,7 +8,7 @@
 import json
 import re
 import sys
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -249,39 +249,35 @@ class Tagger:
         """Tag sentences, however many there are: str, which are split, or lists of words.
 
         Yields for each a dict: text; tokens and tags, lists of str; entities, dicts of type, text,
-        start and end in the text, and probability; if asked for, probabilities of the tags, the
-        probability of the best sequence, and candidates that are at least so probable. With a
-        threshold, entities are those to believe. batch_size sentences are tagged together.
+        start and end in the text, and probability. If asked for, probabilities of the tags and the
+        probability of the best sequence; and candidates, as ViterbiDecoder has them. A threshold
+        chooses the entities. batch_size is the number of sentences that are read together.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
-        sentences = iter(sentences)
-        windows = iter(lambda: list(islice(sentences, batch_size)), [])
-        return chain.from_iterable(
-            self.tag_window(window, probabilities, threshold, least) for window in windows)
+        return self.tag_windows(iter(sentences), batch_size, probabilities, threshold, least)
 
-    def tag_window(self, window, *options):
-        """Yield what tag yields, for a list of sentences."""
-        split = [self.split(sentence) for sentence in window]
-        tagged = {}
-        for batch in make_batches([words for _, words, _ in split]):
-            tagged.update(self.tag_batch(batch, *options))
-        for n, (text, words, starts) in enumerate(split):
-            sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
-                        'probability': 1.0, 'entities': [], 'candidates': []}
-            for start in range(0, len(words), MOST_WORDS):
-                tags, p_tags, p_best, entities, candidates = tagged[n, start]
-                sentence['tags'] += tags
-                sentence['probabilities'] += p_tags
-                sentence['probability'] *= p_best
-                sentence['candidates'] += [(name, start + first, start + end, p)
-                                           for name, first, end, p in candidates]
-                for name, first, end, p in entities:
-                    left, right = starts[start + first], starts[start + end - 1]
-                    right += len(words[start + end - 1])
-                    sentence['entities'].append({'type': name, 'text': text[left:right],
-                                                 'start': left, 'end': right, 'probability': p})
-            yield sentence
+    def tag_windows(self, sentences, batch_size, *options):
+        """Yield what tag yields, reading batch_size sentences at a time."""
+        while window := list(islice(sentences, batch_size)):
+            split = [self.split(sentence) for sentence in window]
+            tagged = {}
+            for batch in make_batches([words for _, words, _ in split]):
+                tagged.update(self.tag_batch(batch, *options))
+            for n, (text, words, starts) in enumerate(split):
+                sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
+                            'probability': 1.0, 'entities': [], 'candidates': []}
+                for start in range(0, len(words), MOST_WORDS):
+                    tags, p_tags, p_best, entities, candidates = tagged[n, start]
+                    sentence['tags'] += tags
+                    sentence['probabilities'] += p_tags
+                    sentence['probability'] *= p_best
+                    sentence['candidates'] += candidates
+                    for name, first, end, p in entities:
+                        left, right = starts[first], starts[end - 1] + len(words[end - 1])
+                        sentence['entities'].append({'type': name, 'text': text[left:right],
+                                                     'start': left, 'end': right, 'probability': p})
+                yield sentence
 
     def split(self, sentence):
         """The text, the words and where they begin, of a str or of a list of words."""
@@ -299,29 +295,33 @@ class Tagger:
         return scores, batch.wmap_lengths
 
     def tag_batch(self, pieces, probabilities, threshold, least):
-        """Tag pieces: a dict from (sentence, first word) to what tag yields, counted in words."""
+        """Tag pieces: a dict from (sentence, first word) to what tag_windows puts together."""
         scores, lengths = self.score([words for _, _, words in pieces])
         decoder, tag_map = self.decoder, self.maps['tag_map']
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
+        p_tags, p_best = [[] for _ in pieces], [1.0 for _ in pieces]
         entities = candidates = [[] for _ in pieces]
-        if threshold is not None:
-            entities = decoder.entities(scores, lengths, threshold)
-        elif self.task == 'ner':
-            entities = [[(*entity, None) for entity in find_entities(row)] for row in tags]
-            if probabilities:
-                entities = decoder.exactly(scores, lengths, entities)
         if self.task == 'ner':
-            tags = [write_tags(row, length - 1) for row, length in zip(entities, lengths.tolist())]
+            entities = [[(*entity, None) for entity in find_entities(row)] for row in tags]
+            if threshold is not None:
+                entities = decoder.entities(scores, lengths, threshold)
+            elif probabilities:
+                entities = decoder.exactly(scores, lengths, entities)
+            tags = [write_tags(row, len(old)) for row, old in zip(entities, tags)]
         if least is not None:
             candidates = decoder.candidates(scores, lengths, least)
-        p_tags, p_best = [[] for _ in pieces], [1.0 for _ in pieces]
         if probabilities:
             marginals = decoder.marginals(scores, lengths) @ self.shown_alike.double()
             p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
                       for i, row in enumerate(tags)]
             p_best = decoder.best_probability(scores, lengths).tolist()
-        return {(n, start): results for (n, start, _), *results in zip(
-            pieces, tags, p_tags, p_best, entities, candidates)}
+        tagged = {}
+        for i, (n, start, _) in enumerate(pieces):
+            # In a long sentence, places count from its first word
+            moved = [[(name, start + first, start + end, p) for name, first, end, p in row]
+                     for row in (entities[i], candidates[i])]
+            tagged[n, start] = tags[i], p_tags[i], p_best[i], *moved
+        return tagged
 
 
 def make_batches(sentences):

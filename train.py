@@ -188,6 +188,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
     scores = score_task(gold, predicted, args.task)
+    # The rows are the table that evaluate prints
     del scores['rows']
     return float(vb_losses.avg), scores
 

@@ -134,7 +134,7 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     words and tags, for each sentence a list of str; InputError if there is anything wrong.
     """
     lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
-    # A no-break space belongs to its word
+    # Not at all white space: a no-break space belongs to its word
     separator, width = (' *\t *' if any('\t' in line for line in lines) else ' +'), None
     if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines):
         raise InputError(f'{file}: found a .conllu file, which data/prepare.py conllu converts')
