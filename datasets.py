@@ -53,10 +53,7 @@ class WCDataset(Dataset):
         return len(self.sentences.wmap_lengths)
 
     def __getitem__(self, i):
-        """Get a trimmed Batch for a list of N indices, which the sampler gives.
-
-        For a single index, get one sentence: its fields lack the dimension N and keep their pads.
-        """
+        """A trimmed Batch for a list of indices; a sentence, without the dimension N, for one."""
         chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
         return chosen.trim() if isinstance(i, list) else chosen
 
@@ -64,9 +61,9 @@ class WCDataset(Dataset):
 class SimilarLengthSampler(Sampler):
     """Deals sentences out in batches of similar length, each sentence once an epoch.
 
-    Sentences with the same number of words are neighbors, and among them those with similar numbers
-    of characters, so that a batch has hardly any pads. The order depends on seed and epoch alone. A
-    batch has batch_size sentences for each process; the last is repeated where shares would differ.
+    Neighbors have the same number of words and similar numbers of characters, so that a batch has
+    hardly any pads. The order depends on seed and epoch alone. A batch has batch_size sentences for
+    each process; the last is repeated where shares would differ.
     """
 
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):

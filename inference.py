@@ -18,7 +18,7 @@ from tqdm import tqdm
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
                    find_entities, load_checkpoint, log_sum_exp, number, print_scores,
-                   read_corpus, run_main, score_entities, score_task, word_starts,
+                   read_corpus, run_main, score_rows, word_starts,
                    write_tags)
 
 # Added to the score of an illegal transition; finite, so that no difference becomes NaN
@@ -28,8 +28,8 @@ IMPOSSIBLE = -1e6
 class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
-    The tag_map is in the order of its indices; scheme is 'iobes', 'iob2', or None for other tags.
-    Scores are the CRF's, (N, L_w, m, m), lengths numbers of words, with <end>, (N,), on the CPU.
+    The scheme is 'iobes', 'iob2', or None for other tags. Scores are the CRF's, (N, L_w, m, m);
+    lengths are numbers of words, with <end>, (N,), on the CPU.
     """
 
     def __init__(self, tag_map, scheme=None):
@@ -63,8 +63,8 @@ class ViterbiDecoder(nn.Module):
     def trellis(self, scores, lengths):
         """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
 
-        Add the mask to the scores first. Returns two lists with, for each word, (N, m) cumulative
-        scores of the best sequences that end in each tag, and (N, m) backpointers, the tags before.
+        Returns two lists with, for each word, (N, m) cumulative scores of the best sequences that
+        end in each tag, and (N, m) backpointers, the tags before. Add the mask to the scores first.
         """
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         # The tag before the first word is <start>: (N, m)
@@ -86,10 +86,7 @@ class ViterbiDecoder(nn.Module):
         return (forward + backward - log_z[:, None, None]).exp()
 
     def forward_backward(self, scores, lengths):
-        """Sum over all legal sequences up to, and from, each tag of each word, in double precision.
-
-        Returns the log-sum-exp of their scores up to a tag, and from it, (N, L_w, m), and log Z, (N,).
-        """
+        """Log-sum-exp of legal sequences up to and from each tag, (N, L_w, m), and log Z, (N,)."""
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         forward = [scores[:, 0, self.start]]
@@ -112,7 +109,7 @@ class ViterbiDecoder(nn.Module):
 
         An entity of exactly w words is as probable as one of at least w, less one of at least w + 1
         (Culotta and McCallum, 2004). Returns for each sentence a list of (type, first word, last
-        word + 1, probability); starts, (sentence, first word), are the only ones, if given.
+        word + 1, probability); starts, if given, are all (sentence, first word) where one may be.
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -143,20 +140,6 @@ class ViterbiDecoder(nn.Module):
             run, at_least = run[probable], longer[probable]
         return found
 
-    def exactly(self, scores, lengths, entities):
-        """Give entities of each sentence, (type, first, end, ...), their exact probabilities."""
-        starts = [(n, first) for n, row in enumerate(entities) for _, first, *_ in row]
-        found = self.candidates(scores, lengths, least=1e-12, starts=starts)
-        exact = [{candidate[:3]: candidate[3] for candidate in row} for row in found]
-        return [[(*entity[:3], exact[n].get(entity[:3], 0.0)) for entity in row]
-                for n, row in enumerate(entities)]
-
-    def best_probability(self, scores, lengths):
-        """The probability of the sequence that decode finds, (N,)."""
-        steps, _ = self.trellis(scores.double() + self.mask, lengths)
-        _, _, log_z = self.forward_backward(scores, lengths)
-        return (steps[-1][:, self.end] - log_z).exp()
-
     def entities(self, scores, lengths, threshold):
         """The entities to believe: what choose chooses among the candidates of each sentence."""
         return [choose(found, threshold) for found in self.candidates(scores, lengths, threshold)]
@@ -168,17 +151,13 @@ def choose(candidates, threshold):
     One kept adds its probability to the expected number of right ones, and F1 = 2 right / (found +
     gold) gains by it if it is above half of the best F1 (Ye et al., 2012; Lipton et al., 2014).
     """
-    ending = {}
-    for candidate in candidates:
-        ending.setdefault(candidate[2], []).append(candidate)
-    # As in Viterbi's algorithm: the worth and the entities of the best choice among t words
+    # As in Viterbi's algorithm: the worth and the entities of the best choice up to each place
     best = [(0.0, [])]
-    for t in range(1, max(ending, default=0) + 1):
-        options = [best[t - 1]]
-        for candidate in ending.get(t, []):
-            worth, before = best[candidate[1]]
-            options.append((worth + candidate[3] - threshold, [*before, candidate]))
-        best.append(max(options, key=lambda option: option[0]))
+    for name, first, end, p in sorted(candidates, key=lambda candidate: candidate[2]):
+        best += [best[-1]] * (end + 1 - len(best))
+        worth, before = best[first]
+        if worth + p - threshold > best[end][0]:
+            best[end] = worth + p - threshold, [*before, (name, first, end, p)]
     return best[-1][1]
 
 
@@ -229,15 +208,11 @@ TOKEN = re.compile(rf"""
 
 
 class Tagger:
-    """A trained model with all that it needs to tag text; load_tagger makes one.
-
-    Maps are a dict, arguments those of its training; the pattern token finds the words of a str.
-    """
+    """A trained model with all that it needs to tag text; load_tagger makes one."""
 
     def __init__(self, model, maps, arguments, device='cpu', threshold=None):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
-        self.threshold = threshold
-        self.task, self.token = arguments['task'], TOKEN
+        self.task, self.token, self.threshold = arguments['task'], TOKEN, threshold
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
         # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
@@ -248,22 +223,19 @@ class Tagger:
     def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
         """Tag sentences, however many there are: str, which are split, or lists of words.
 
-        Yields for each a dict: text; tokens and tags, lists of str; entities, dicts of type, text,
-        start and end in the text, and probability. If asked for, probabilities of the tags and the
-        probability of the best sequence; and candidates, as ViterbiDecoder has them. A threshold
-        chooses the entities. batch_size is the number of sentences that are read together.
+        Yields dicts: text; tokens and tags, lists of str; entities, dicts of type, text, start and
+        end in the text, and probability; if asked for, probabilities of the tags and of the best
+        sequence; candidates, (type, start, end, probability), that are at least so probable. With a
+        threshold, entities are those to believe. batch_size sentences are read together.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
-        return self.tag_windows(iter(sentences), batch_size, probabilities, threshold, least)
-
-    def tag_windows(self, sentences, batch_size, *options):
-        """Yield what tag yields, reading batch_size sentences at a time."""
+        sentences = iter(sentences)
         while window := list(islice(sentences, batch_size)):
             split = [self.split(sentence) for sentence in window]
             tagged = {}
             for batch in make_batches([words for _, words, _ in split]):
-                tagged.update(self.tag_batch(batch, *options))
+                tagged.update(self.tag_batch(batch, probabilities, threshold, least))
             for n, (text, words, starts) in enumerate(split):
                 sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
                             'probability': 1.0, 'entities': [], 'candidates': []}
@@ -272,9 +244,8 @@ class Tagger:
                     sentence['tags'] += tags
                     sentence['probabilities'] += p_tags
                     sentence['probability'] *= p_best
-                    sentence['candidates'] += candidates
-                    for name, first, end, p in entities:
-                        left, right = starts[first], starts[end - 1] + len(words[end - 1])
+                    sentence['candidates'] += in_text(candidates, words[start:], starts[start:])
+                    for name, left, right, p in in_text(entities, words[start:], starts[start:]):
                         sentence['entities'].append({'type': name, 'text': text[left:right],
                                                      'start': left, 'end': right, 'probability': p})
                 yield sentence
@@ -295,7 +266,7 @@ class Tagger:
         return scores, batch.wmap_lengths
 
     def tag_batch(self, pieces, probabilities, threshold, least):
-        """Tag pieces: a dict from (sentence, first word) to what tag_windows puts together."""
+        """Tag pieces: a dict from (sentence, first word) to what tag puts together."""
         scores, lengths = self.score([words for _, _, words in pieces])
         decoder, tag_map = self.decoder, self.maps['tag_map']
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
@@ -306,22 +277,29 @@ class Tagger:
             if threshold is not None:
                 entities = decoder.entities(scores, lengths, threshold)
             elif probabilities:
-                entities = decoder.exactly(scores, lengths, entities)
+                starts = [(n, first) for n, row in enumerate(entities) for _, first, _, _ in row]
+                found = decoder.candidates(scores, lengths, 0, starts)
+                exact = [{one[:3]: one for one in row} for row in found]
+                entities = [[exact[n].get(one[:3], (*one[:3], 0.0)) for one in row]
+                            for n, row in enumerate(entities)]
             tags = [write_tags(row, len(old)) for row, old in zip(entities, tags)]
-        if least is not None:
-            candidates = decoder.candidates(scores, lengths, least)
+            if least is not None:
+                candidates = decoder.candidates(scores, lengths, least)
         if probabilities:
             marginals = decoder.marginals(scores, lengths) @ self.shown_alike.double()
             p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
                       for i, row in enumerate(tags)]
-            p_best = decoder.best_probability(scores, lengths).tolist()
-        tagged = {}
-        for i, (n, start, _) in enumerate(pieces):
-            # In a long sentence, places count from its first word
-            moved = [[(name, start + first, start + end, p) for name, first, end, p in row]
-                     for row in (entities[i], candidates[i])]
-            tagged[n, start] = tags[i], p_tags[i], p_best[i], *moved
-        return tagged
+            steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
+            *_, log_z = decoder.forward_backward(scores, lengths)
+            p_best = (steps[-1][:, decoder.end] - log_z).exp().tolist()
+        return {(n, start): row for (n, start, _), *row in zip(
+            pieces, tags, p_tags, p_best, entities, candidates)}
+
+
+def in_text(entities, words, starts):
+    """Entities, (type, first word, last word + 1, probability), with their places in the text."""
+    return [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
+            for name, first, end, p in entities]
 
 
 def make_batches(sentences):
@@ -376,59 +354,56 @@ def explain(tagger, text, most=5):
 # --- Scores ---
 
 def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None):
-    """Tag a labeled file: its own tags, in IOB2, and what tag yields, with the candidates."""
+    """Tag a labeled file: its tags, in IOB2, and what tag yields, with its entities as labeled."""
     tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     word_column = tagger.arguments['word_column'] if word_column is None else word_column
     words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
-    least = CANDIDATE if tagger.task == 'ner' else None
-    return gold, list(tagger.tag(words, threshold=threshold, least=least))
+    tagged = list(tagger.tag(words, threshold=threshold, least=CANDIDATE))
+    for tags, sentence in zip(gold, tagged):
+        words, labeled = sentence['tokens'], [(*entity, 1.0) for entity in find_entities(tags)]
+        sentence['labeled'] = [one[:3] for one in in_text(labeled, words, word_starts(words))]
+    return gold, tagged
 
 
-def score_thresholds(gold, tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
+def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
     """(threshold, precision, recall, F1) of the entities that choose believes at each threshold."""
-    rows = []
+    gold, rows = [sentence['labeled'] for sentence in tagged], []
     for threshold in thresholds:
-        believed = [write_tags(choose(sentence['candidates'], threshold), len(sentence['tokens']))
-                    for sentence in tagged]
-        rows.append((threshold, *score_entities(gold, believed)['rows'][-1][1:4]))
+        believed = [choose(sentence['candidates'], threshold) for sentence in tagged]
+        scores = score_rows(gold, believed, lambda entities: [entity[:3] for entity in entities])
+        rows.append((threshold, *scores[-1][1:4]))
     return rows
 
 
-def calibrate(gold, tagged):
-    """For ten ranges of probability: candidates, their mean probability, how many are right."""
-    found, total, right = [0] * 10, [0.0] * 10, [0] * 10
-    for tags, sentence in zip(gold, tagged):
-        entities = set(find_entities(tags))
-        for name, first, end, p in sentence['candidates']:
-            i = min(int(10 * p), 9)
-            found[i], total[i] = found[i] + 1, total[i] + p
-            right[i] += (name, first, end) in entities
-    return [(n, p / max(n, 1), r) for n, p, r in zip(found, total, right)]
+def judge(tagged):
+    """All candidates, the surest first: (probability, is it labeled, is it found, how it reads)."""
+    judged = []
+    for sentence in tagged:
+        found = [(one['type'], one['start'], one['end']) for one in sentence['entities']]
+        for name, start, end, p in sentence['candidates']:
+            reading = f'{p:.4f} {name} {sentence["text"][start:end]}: {sentence["text"]}'
+            entity = (name, start, end)
+            judged.append((p, entity in sentence['labeled'], entity in found, reading))
+    return sorted(judged, reverse=True)
 
 
-def print_probabilities(gold, tagged, most):
-    """Print what thresholds give, how right the probabilities are, and the surest mistakes."""
-    rows = score_thresholds(gold, tagged)
+def print_probabilities(tagged, mistakes):
+    """Print what each threshold gives, how many of so probable entities are right, and mistakes."""
+    rows, judged = score_thresholds(tagged), judge(tagged)
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row), 'best' if row == best else '')
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row), 'best' if row is best else '')
     print('\nprobability  candidates    mean  right')
-    for i, row in enumerate(calibrate(gold, tagged)):
-        print(f'{i / 10:3.1f} to {i / 10 + 0.1:3.1f}', '{:12}  {:6.4f}  {:5}'.format(*row))
-
-    mistakes = {'found, but not labeled': [], 'labeled, but not found': []}
-    for tags, sentence in zip(gold, tagged):
-        labeled, found = set(find_entities(tags)), set(find_entities(sentence['tags']))
-        for name, first, end, p in sentence['candidates']:
-            words = ' '.join(sentence['tokens'][first:end])
-            row = f'{p:.4f} {name} {words}: {sentence["text"]}'
-            if (name, first, end) in found - labeled:
-                mistakes['found, but not labeled'].append(row)
-            elif (name, first, end) in labeled - found:
-                mistakes['labeled, but not found'].append(row)
-    for title, rows in mistakes.items() if most > 0 else ():
-        print(f'\n{title}:', *sorted(rows, reverse=True)[:most], sep='\n')
+    for i in range(10):
+        some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
+        mean, right = sum(p for p, _ in some) / max(len(some), 1), sum(ok for _, ok in some)
+        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {len(some):10}  {mean:.4f}  {right:5}')
+    if mistakes > 0:
+        wrong = [reading for _, labeled, found, reading in judged if found and not labeled]
+        missed = [reading for _, labeled, found, reading in judged if labeled and not found]
+        print('\nfound, but not labeled:', *wrong[:mistakes], sep='\n')
+        print('\nlabeled, but not found:', *missed[:mistakes], sep='\n')
 
 
 # --- The command line ---
@@ -487,10 +462,9 @@ def parse_arguments(argv):
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--tokenized', action='store_true', help='words are what stands between white space')
-    add('--threshold', type=number(float, 0, 1, 'best'), metavar='P', help="believe each entity that is more "
-        "probable, in place of the best sequence; 'best' is the one that training found")
-    add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'),
-        help='for people (default), in columns, as JSON with places in the line, or as a page')
+    add('--threshold', type=number(float, 0, 1, 'best'), metavar='P',
+        help="believe entities that are more probable; 'best' takes the one that training found")
+    add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'), help='(default: inline)')
     add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
     add('--batch_size', type=number(int, 1), help='lines to read and tag together (default: 2048)')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
@@ -519,8 +493,8 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
-    given, best = args.threshold, tagger.threshold
-    args.threshold = best if given == 'best' else given
+    given, known = args.threshold, tagger.threshold
+    args.threshold = known if given == 'best' else given
     if given is not None and (tagger.task == 'pos' or args.threshold is None):
         raise InputError(f'--threshold {given}: expected a model of entities, whose run has ended; '
                          '--evaluate on the validation file shows what to choose')
@@ -544,27 +518,24 @@ def evaluate(tagger, args):
         gold, tagged = tag_labeled(tagger, file, args.tag_column, args.word_column, args.threshold)
         predicted = [sentence['tags'] for sentence in tagged]
         if args.output_format == 'conll':
-            words = [sentence['tokens'] for sentence in tagged]
-            print('\n'.join(map(in_columns, words, gold, predicted)))
-        else:
-            print(f'{file}:')
-            print_scores(score_task(gold, predicted, tagger.task))
-            if tagger.task == 'ner':
-                print_probabilities(gold, tagged, args.mistakes)
+            for tags, sentence in zip(gold, tagged):
+                print(in_columns(sentence['tokens'], tags, sentence['tags']))
+            continue
+        print(f'{file}:')
+        print_scores(gold, predicted, tagger.task)
+        if tagger.task == 'ner':
+            print_probabilities(tagged, args.mistakes)
 
 
 def print_page(tagger, lines, args):
     """Print img/page.html with the sentences and all their candidates in it."""
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
-    before, after = page.split('/* sentences */')
-    settings = {'title': args.text or ', '.join(args.files), 'task': tagger.task,
+    before, after = page.split('/* sentences */\n')
+    settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
                 'threshold': args.threshold or tagger.threshold or 0.5}
     # No text may end the script
     print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
-    for tagged in tagger.tag(lines, least=CANDIDATE if tagger.task == 'ner' else None):
-        _, words, starts = tagger.split(tagged['text'])
-        tagged['candidates'] = [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
-                                for name, first, end, p in tagged['candidates']]
+    for tagged in tagger.tag(lines, least=CANDIDATE):
         print(json.dumps(tagged).replace('<', '\\u003c') + ',')
     print(after, end='')
 

@@ -45,10 +45,7 @@ class CRF(nn.Module):
         self.transition = nn.Parameter(torch.zeros(tagset_size, tagset_size))
 
     def forward(self, features):
-        """Score every pair of neighboring tags: (N, L_w, hidden_dim) -> (N, L_w, m, m).
-
-        [n, t, i, j] is the score of tag j at word t after tag i.
-        """
+        """(N, L_w, hidden_dim) -> (N, L_w, m, m): [n, t, i, j] is tag j's score after tag i."""
         # Emission scores are the same after any previous tag: (N, L_w, m) -> (N, L_w, 1, m)
         emission = self.emission(features).unsqueeze(2)
         # Transition scores are the same at any word: (N, L_w, 1, m) + (m, m) -> (N, L_w, m, m)
@@ -179,8 +176,8 @@ class LM_LSTM_CRF(nn.Module):
 class ViterbiLoss(nn.Module):
     """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
 
-    A sequence's score is the sum of its scores[n, t, previous, current]. Z is the sum of exp(score)
-    over all sequences of tags from <start> to <end>, senseless ones too: training makes those
+    A sequence's score is the sum of its scores[n, t, previous, current]. Z sums up exp(score) over
+    all sequences of tags from <start> to <end>, senseless ones too, which training makes
     improbable. (In spite of the name, Viterbi's algorithm is not used.)
     """
 
@@ -219,12 +216,11 @@ class ViterbiLoss(nn.Module):
 
 
 def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
-    """Find what the language models have to predict at each word.
+    """Find what the language models have to predict at each word: the next or the previous word.
 
-    The forward model predicts the next word: dunston -> checks, checks -> in, in -> <end>. The
-    backward model predicts the previous one: in -> checks, checks -> dunston, dunston -> <end>.
-    Words numbered lm_vocab_size and up come from the embedding file alone; as targets they are
-    <unk>. Both results are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
+    dunston -> checks, checks -> in, in -> <end>; and in -> checks, checks -> dunston, dunston ->
+    <end>. Words numbered lm_vocab_size and up come from the embedding file alone; as targets they
+    are <unk>. Both are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """
     # In word_map, <end> and <unk> follow the corpus's words; the embedding file's come after them
     end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1
@@ -253,7 +249,6 @@ class WideLinear(nn.Linear):
     """nn.Linear for thousands of outputs, which on a CPU oneDNN multiplies faster than MKL."""
 
     def forward(self, x):
-        """(..., in_features) -> (..., out_features)."""
         # For fewer outputs the copies to and from oneDNN's tensors cost more than they save
         if (self.out_features < 1000 or x.device.type != 'cpu' or x.dtype != torch.float32
                 or not mkldnn.is_available()):

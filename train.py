@@ -26,10 +26,10 @@ from datasets import SimilarLengthSampler, WCDataset
 from inference import (ViterbiDecoder, inline, load_tagger, name_tags, score_thresholds,
                        tag_labeled)
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
-from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate, all_tags,
+from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
                    clip_gradient, create_input_tensors, create_maps, devices, file_errors,
                    find_entities, load_checkpoint, load_embeddings, number, print_scores,
-                   read_corpus, run_main, save_checkpoint, score_task)
+                   read_corpus, run_main, save_checkpoint, score_task, write_tags)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
@@ -187,9 +187,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
         predicted += name_tags(decoded, batch.wmap_lengths, tag_map)
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
-    scores = score_task(gold, predicted, args.task)
-    # The rows are the table that evaluate prints
-    del scores['rows']
+    _, scores = score_task(gold, predicted, args.task)
     return float(vb_losses.avg), scores
 
 
@@ -246,8 +244,9 @@ def make_maps(corpora, checkpoint, args):
     # Words come from the training file alone; tags, which define the task, from all files
     tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
     if args.task == 'ner':
+        # A type has all its tags, for an entity of one word (S) and one of three (B, I, E), say
         types = {entity_type for row in tags for entity_type, _, _ in find_entities(row)}
-        tags = [all_tags(types, args.tag_scheme)]
+        tags = [write_tags([(name, 0, 1), (name, 1, 4)], 5, args.tag_scheme) for name in types]
     word_map, char_map, tag_map = create_maps(
         corpora['train'][0], tags, args.min_word_freq, args.min_char_freq, args.caseless)
     lm_vocab_size, embeddings = len(word_map), None
@@ -287,30 +286,24 @@ def make_optimizer(model, args):
 
 def finish(args, rank):
     """Find the threshold for entities, write it into the best checkpoint, score the test file."""
-    path = Path(args.output_dir) / BEST_CHECKPOINT
+    path, file = Path(args.output_dir) / BEST_CHECKPOINT, args.test_file or args.val_file
     if rank > 0 or not path.exists():
         print(f'nothing to score: there is no {path}')
         return
-    tagger, threshold = load_tagger(path, args.device), None
+    tagger = load_tagger(path, args.device)
+    gold, tagged = tag_labeled(tagger, file)
+    print(f'{file}, tagged by {path}:')
+    scores = print_scores(gold, [sentence['tags'] for sentence in tagged], args.task)
+    print(*(inline(sentence, args.task) for sentence in tagged[:2]), sep='\n')
     if args.task == 'ner':
-        # Half of the best F1 that can be had, in steps of 0.05
-        best_f1 = max(f1 for *_, f1 in score_thresholds(*tag_labeled(tagger, args.val_file)))
+        # Half of the best F1 that can be had in validation, in steps of 0.05
+        _, validation = tag_labeled(tagger, args.val_file)
+        best_f1 = max(f1 for *_, f1 in score_thresholds(validation))
         threshold = max(round(10 * best_f1), 1) / 20
         save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
-        advice = f'--threshold best is {threshold:.2f}'
-    if args.test_file is not None:
-        gold, tagged = tag_labeled(tagger, args.test_file)
-        scores = score_task(gold, [sentence['tags'] for sentence in tagged], args.task)
-        print(f'{args.test_file}, tagged by {path}:')
-        print_scores(scores)
-        for sentence in tagged[:2]:
-            print(inline(sentence, args.task))
-        if threshold is not None:
-            (_, precision, recall, f1), = score_thresholds(gold, tagged, [threshold])
-            advice += (f': precision {precision:.4f}, recall {recall:.4f}, F1 {f1:.4f} in place of '
-                       f"{scores['entity_f1']:.4f}")
-    if threshold is not None:
-        print(advice)
+        row, = score_thresholds(tagged, [threshold])
+        print('--threshold best is {:.2f}: precision {:.4f}, recall {:.4f}, F1 {:.4f}'.format(*row),
+              f'instead of {scores["entity_f1"]:.4f}')
 
 
 def show_progress(loader, title):
@@ -450,9 +443,9 @@ def save_epoch(model, optimizer, maps, state, args, is_best):
 def say_how_to_continue(args, state):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
     path, advice = Path(args.output_dir) / CHECKPOINT, 'there is no checkpoint yet'
-    if path.exists() or args.checkpoint is not None:
-        path = shlex.quote(str(path if path.exists() else args.checkpoint))
-        advice = f'to continue: python train.py --checkpoint {path}'
+    path = path if path.exists() else args.checkpoint
+    if path is not None:
+        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'
     print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
 
 

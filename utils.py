@@ -5,7 +5,8 @@
     batch = create_input_tensors(words, tags, word_map, char_map, tag_map)
 
 The comments follow `dunston checks in`, the title of a film. In the scheme IOB2 its tags are
-B-FILM, I-FILM, I-FILM (begin, inside, inside); all other words have O (outside).
+B-FILM, I-FILM, I-FILM (begin, inside), and all other words have O (outside). IOBES has E-FILM for
+the last word (end), and S- for an entity of a single word.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from datasets import Batch
 
@@ -40,8 +42,7 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 
     The words and tags are, for each sentence, a list of str. What is seen less often than
     min_word_freq or min_char_freq is binned as <unk>. If caseless, words are lower-cased (never the
-    characters). Returns word_map and char_map: <pad> is 0, then words, or ' ' and characters, in
-    the order of the text, <end>, <unk>; and tag_map: <start> is 0, then the sorted tags, <end>.
+    characters). Returns word_map and char_map, in the order of the text, and tag_map, sorted.
     """
     word_counts, char_counts = Counter(), Counter()
     for sentence in words:
@@ -62,11 +63,7 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 
 
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
-    """Encode sentences as the eight tensors that the model takes, a Batch.
-
-    The words and tags are, for each of N sentences, a list of str, not empty (tags are None for raw
-    text); the maps are from create_maps.
-    """
+    """Encode sentences, lists of str (tags are None for raw text), as the model's eight tensors."""
     m, unknown_char = len(tag_map), char_map['<unk>']
     wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps = [], [], [], [], [], []
     for n, sentence in enumerate(words):
@@ -116,10 +113,7 @@ def word_starts(words):
 
 def pad(rows):
     """Fill lists of int up with 0 to the longest: an (N, L) LongTensor."""
-    padded = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-    for padded_row, row in zip(padded, rows):
-        padded_row[:len(row)] = row
-    return torch.from_numpy(padded)
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
 # --- CoNLL files ---
@@ -128,10 +122,10 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """Read the words and one column of tags from a file in CoNLL format.
 
     A row holds a word and its tags in columns, between single tabs if the file has tabs, else
-    between spaces. All rows have as many columns. A blank or -DOCSTART- line ends a sentence. The
-    columns tag_ind and word_ind count from 0, or from the end with -1; caseless lower-cases the
-    words; expected is a function that says what should be there in place of a tag, or None. Returns
-    words and tags, for each sentence a list of str; InputError if there is anything wrong.
+    between spaces. A blank or -DOCSTART- line ends a sentence. The columns tag_ind and word_ind
+    count from 0, or from the end with -1; expected is a function that says what should be there in
+    place of a tag, or None. Returns words (in lower case if caseless) and tags, for each sentence a
+    list of str; InputError if anything is wrong.
     """
     lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
     # Not at all white space: a no-break space belongs to its word
@@ -189,10 +183,7 @@ def read_lines(file):
 
 
 def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=None):
-    """Read a labeled file for a task: words as they are written, entity tags in tag_scheme.
-
-    The task 'ner' expects tags of entities, 'pos' any tags, and a trained model its known_tags.
-    """
+    """Read a labeled file, with entities in tag_scheme for 'ner', or any tags, or known ones."""
     def expected(tag):
         if task == 'ner' and not re.fullmatch(r'O|[BIESULMW]-\S+', tag):
             return 'an entity tag (IOB1, IOB2, IOBES, BILOU, BMES or BMEWO)'
@@ -214,10 +205,9 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
 # --- Entities and their tags ---
 
 def find_entities(tags):
-    """Find entities as (type, first word, last word + 1) in tags of any scheme, BILOU's included.
+    """Find entities as (type, first word, last word + 1) in tags of any scheme, as conlleval does.
 
-    As for conlleval, a word continues the entity of the word before it unless a tag of either says
-    otherwise (B and S begin one, E and S end one, O is outside) or the type changes.
+    An entity goes on until a tag ends it (O, B, S, or the word after E or S) or the type changes.
     """
     entities = []
     start, last_prefix, last_type = None, 'O', ''
@@ -233,16 +223,12 @@ def find_entities(tags):
 
 
 def convert_tags(tags, scheme):
-    """Write a sentence's entity tags, which may be of any scheme, in 'iob2' or 'iobes'.
-
-    IOB2 has B for the first word of an entity, I for those inside it, and O outside: B I I. IOBES
-    also has E for the last word, B I E, and S for an entity of a single word.
-    """
+    """Write a sentence's entity tags, which may be of any scheme, in 'iob2' or 'iobes'."""
     return write_tags(find_entities(tags), len(tags), scheme)
 
 
 def write_tags(entities, length, scheme='iob2'):
-    """The tags of a sentence of so many words with these entities, (type, first, end, ...)."""
+    """Write entities, (type, first word, last word + 1, ...), as the tags of so many words."""
     tags = ['O'] * length
     for entity_type, first, end, *_ in entities:
         prefixes = ['B'] + ['I'] * (end - first - 1)
@@ -250,12 +236,6 @@ def write_tags(entities, length, scheme='iob2'):
             prefixes[-1] = 'S' if end - first == 1 else 'E'
         tags[first:end] = [f'{prefix}-{entity_type}' for prefix in prefixes]
     return tags
-
-
-def all_tags(entity_types, scheme):
-    """Every tag that a scheme, 'iob2' or 'iobes', has for the given entity types."""
-    prefixes = 'BIES' if scheme == 'iobes' else 'BI'
-    return ['O', *(f'{prefix}-{name}' for name in entity_types for prefix in prefixes)]
 
 
 # --- Embeddings ---
@@ -269,9 +249,9 @@ def init_embedding(input_embedding):
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
-    Words of the word_map without a vector get a random one. If caseless, vectors of words that are
-    not in lower case are skipped. Returns embeddings, (len(new word_map), dim); the new word_map;
-    and lm_vocab_size, the size of the old one, whose words keep their indices.
+    Words without a vector get a random one; if caseless, other words have to be in lower case.
+    Returns embeddings, (len(new word_map), dim), the new word_map, in which the old words keep
+    their indices, and the size of the old one, lm_vocab_size.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
     found, others, vector = {}, array('f'), None
@@ -297,10 +277,9 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
 
 
 def read_embeddings(emb_file):
-    """Read a file of word vectors, plain or .gz, in UTF-8.
+    """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format.
 
-    A row has a word, which may contain spaces, and its values (GloVe). The first may be a header
-    with the number of words and of values (word2vec). Yields words and vectors, arrays of floats.
+    A row has a word, which may contain spaces, and its values; word2vec's has a header, too.
     """
     dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
     with file_errors(emb_file), open_file(emb_file, 'rb') as file:
@@ -334,26 +313,23 @@ def parse_vector(fields, dim, where):
 # --- Metrics ---
 
 def score_task(gold, predicted, task):
-    """Score the tags of all sentences at once: a mean over batches would be another number."""
-    if task == 'pos':
-        return score_tags(gold, predicted)
-    gold = [convert_tags(sentence, 'iob2') for sentence in gold]
-    predicted = [convert_tags(sentence, 'iob2') for sentence in predicted]
-    return {**score_tags(gold, predicted), **score_entities(gold, predicted)}
+    """Score the tags of all sentences at once: a mean over batches would be another number.
 
-
-def score_tags(gold, predicted):
-    """Compare tags word by word: their accuracy, and the mean of the F1s of all that occur."""
+    Returns rows of scores, as score_rows has them, of the types of entities, or of all tags; and,
+    by name, the mean of the tags' F1s, the accuracy and, for 'ner', the F1 of entities.
+    """
+    if task == 'ner':
+        gold = [convert_tags(sentence, 'iob2') for sentence in gold]
+        predicted = [convert_tags(sentence, 'iob2') for sentence in predicted]
     rows = score_rows(gold, predicted, lambda tags: zip(tags, count()))
     # The last row is that of all tags; with one tag a word, its F1 is the accuracy
     f1_scores = [f1 for _, _, _, f1, _ in rows[:-1]]
-    return {'macro_f1': sum(f1_scores) / len(f1_scores), 'accuracy': rows[-1][3], 'rows': rows}
-
-
-def score_entities(gold, predicted):
-    """Compare entities: one is right if its type, its first and its last word are (conlleval)."""
-    rows = score_rows(gold, predicted, find_entities)
-    return {'entity_f1': rows[-1][3], 'rows': rows}
+    scores = {'macro_f1': sum(f1_scores) / len(f1_scores), 'accuracy': rows[-1][3]}
+    if task == 'ner':
+        # An entity is right if its type, its first and its last word are (conlleval)
+        rows = score_rows(gold, predicted, find_entities)
+        scores['entity_f1'] = rows[-1][3]
+    return rows, scores
 
 
 def score_rows(gold, predicted, find):
@@ -371,13 +347,15 @@ def score_rows(gold, predicted, find):
             for name, r, f, w in counts]
 
 
-def print_scores(scores):
-    """Print what score_task found as a table, with the figures for all tags below."""
-    width = max(len(row[0]) for row in scores['rows'])
+def print_scores(gold, predicted, task):
+    """Print what score_task returns as a table, and return the figures, which are below it."""
+    rows, scores = score_task(gold, predicted, task)
+    width = max(len(row[0]) for row in rows)
     print(f'{"":{width}}  precision  recall      F1  support')
-    for name, precision, recall, f1, support in scores['rows']:
+    for name, precision, recall, f1, support in rows:
         print(f'{name:{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {support:7}')
     print(f'all tags: accuracy {scores["accuracy"]:.4f}, macro F1 {scores["macro_f1"]:.4f}')
+    return scores
 
 
 # --- Training ---
@@ -425,7 +403,7 @@ class AverageMeter:
 # --- Checkpoints ---
 
 def save_checkpoint(path, checkpoint):
-    """Save a dict of what is needed to tag, and to continue training where it stopped."""
+    """Save a dict with all that it takes to tag, and to continue training where it stopped."""
     # A map is saved as one string, which is read faster than 400,000
     maps = {name: '\n'.join(numbered) for name, numbered in checkpoint['maps'].items()}
     checkpoint = {**checkpoint, 'format': CHECKPOINT_FORMAT, 'maps': maps}
@@ -494,7 +472,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def number(kind, least, most=10**9, word=None):
-    """Make a parser of numbers between two bounds, or a word, for argparse, which tells its name."""
+    """Make a parser of numbers between two bounds, or of a word, for argparse, which names it."""
     def parse(text):
         if text == word:
             return word

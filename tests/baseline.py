@@ -16,7 +16,7 @@ from pathlib import Path
 import pycrfsuite
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from utils import print_scores, read_corpus, score_task  # noqa: E402
+from utils import print_scores, read_corpus  # noqa: E402
 
 
 def shape(word):
@@ -61,7 +61,7 @@ def main(task, train_file, *other_files):
             words, gold = read_corpus(file, task, column, 'iobes')
             print(f'{file}:')
             predicted = [tagger.tag(features(sentence)) for sentence in words]
-            print_scores(score_task(gold, predicted, task))
+            print_scores(gold, predicted, task)
 
 
 if __name__ == '__main__':

@@ -29,7 +29,6 @@ from inference import Tagger, ViterbiDecoder  # noqa: E402
 from models import LM_LSTM_CRF, ViterbiLoss  # noqa: E402
 from train import make_loader, make_optimizer, train, validate  # noqa: E402
 from utils import (  # noqa: E402
-    all_tags,
     create_input_tensors,
     create_maps,
     load_embeddings,
@@ -38,7 +37,7 @@ from utils import (  # noqa: E402
 
 VOCABULARY = 20_000
 IN_CORPUS = 5_000
-TAGS = all_tags(['LOC', 'MISC', 'ORG', 'PER'], 'iobes')
+TAGS = ['O', *(f'{prefix}-{name}' for name in ('LOC', 'MISC', 'ORG', 'PER') for prefix in 'BIES')]
 SIZES = {
     'char_emb_dim': 30,
     'char_rnn_dim': 300,

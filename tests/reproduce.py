@@ -149,9 +149,9 @@ def perform(run, args):
     for name, path in (('val', val_file), ('test', test_file)):
         words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
         predicted = [tagged['tags'] for tagged in tagger.tag(words)]
-        found = utils.score_task(gold, predicted, tagger.task)
+        rows, found = utils.score_task(gold, predicted, tagger.task)
         # The last row is that of all entities
-        scores[name] = dict(zip(('precision', 'recall', 'F1'), found['rows'][-1][1:4]),
+        scores[name] = dict(zip(('precision', 'recall', 'F1'), rows[-1][1:4]),
                             accuracy=found['accuracy'])
     (folder / 'scores.json').write_text(json.dumps(scores))
 

@@ -131,9 +131,13 @@ def test_probabilities_over_legal_sequences(maps, batch):
         loss = ViterbiLoss(FILM_TAG_MAP)(FILM_SCORES + decoder.mask, cells, LENGTHS)
         assert [loss.neg().exp().item()] == close(probability, places=5e-4)
     # Nothing else makes all three words a title
-    decoded = decoder.decode(FILM_SCORES, LENGTHS)
-    title = decoder.entity_probabilities(FILM_SCORES, LENGTHS, decoded, [[('FILM', 0, 3)]])
-    assert title[0] == close(0.518, places=5e-4)
+    found, = decoder.candidates(FILM_SCORES, LENGTHS, 0.3)
+    assert [entity[:3] for entity in found] == [('FILM', 0, 2), ('FILM', 0, 3)]
+    assert [entity[3] for entity in found] == close(0.31, 0.52, places=5e-3)
+    # The whole title is worth more than its first two words, or nothing is
+    assert decoder.entities(FILM_SCORES, LENGTHS, 0.5) == [found[1:]]
+    assert decoder.entities(FILM_SCORES, LENGTHS, 0.1) == [found[1:]]
+    assert decoder.entities(FILM_SCORES, LENGTHS, 0.6) == [[]]
 
     marginals = decoder.marginals(FILM_SCORES, LENGTHS)[0]
     assert marginals[0, 1:4].tolist() == close(0.849, 0, 0.151, places=5e-4)

@@ -94,7 +94,7 @@ def test_checkpoint_loads_safely_and_knows_its_maps(trained):
     checkpoint = torch.load(trained / BEST, weights_only=True)
     assert set(checkpoint) == {
         'format', 'model', 'optimizer', 'maps', 'epoch', 'best_score',
-        'epochs_since_improvement', 'log', 'arguments', 'model_arguments'}
+        'epochs_since_improvement', 'log', 'arguments', 'model_arguments', 'threshold'}
     assert checkpoint['maps']['word_map'].split('\n')[0] == '<pad>'
     tagger = load_tagger(trained / BEST)
     assert set(tagger.maps['tag_map']) == {
@@ -350,9 +350,11 @@ def test_the_criterion_says_which_epoch_is_the_best_and_tested_one(
                   '--batch_size', 1)
     assert load_checkpoint(tmp_path / BEST, 'cpu')['epoch'] == epoch
     assert load_checkpoint(tmp_path / BEST, 'cpu')['best_score'] == 0.3
-    tested = {name: call(inference.main, tmp_path / name, '--evaluate', tmp_path / 'data.txt')
-              for name in (BEST, LATEST)}
-    assert tested[BEST] in output
+    tested = {}
+    for name in (BEST, LATEST):
+        scores = call(inference.main, tmp_path / name, '--evaluate', tmp_path / 'data.txt')
+        tested[name] = scores.split(':\n', 1)[1].split('\n\n')[0]
+    assert 'precision' in tested[BEST] and tested[BEST] in output
     assert epoch == 3 or tested[LATEST] not in output
 
 
@@ -617,22 +619,24 @@ def test_the_same_file_and_folder_by_another_name_start_nothing_anew(people, tmp
     assert 'no better score for 2 epochs' in output and 'all tags' in output
 
 
-def test_nothing_to_score_is_said(people, tmp_path):
+def test_without_a_test_file_the_validation_file_is_scored(people, tmp_path):
     at = people.index('--test_file')
-    without = (*people[:at], *people[at + 2:])
-    assert (f'nothing to score: it takes a --test_file (now None) and {tmp_path / BEST}\n'
-            in call(train.main, *without, '--epochs', 1))
+    output = call(train.main, *people[:at], *people[at + 2:], '--epochs', 1)
+    assert f'{tmp_path / "data.txt"}, tagged by {tmp_path / BEST}:\n' in output
+
+
+def test_nothing_to_score_is_said(people, tmp_path):
+    call(train.main, *people, '--epochs', 1)
     (tmp_path / BEST).unlink()
-    output = call(train.main, '--checkpoint', tmp_path / LATEST, '--test_file',
-                  tmp_path / 'data.txt', '--epochs', 1)
-    assert output.endswith(f'(now {tmp_path / "data.txt"}) and {tmp_path / BEST}\n')
+    output = call(train.main, '--checkpoint', tmp_path / LATEST)
+    assert output.endswith(f'nothing to score: there is no {tmp_path / BEST}\n')
 
 
 @pytest.mark.parametrize('during', [1, 2])
 def test_ctrl_c_in_the_middle_of_a_checkpoint_leaves_no_half(people, tmp_path, monkeypatch, during):
     def interrupted_save(checkpoint, file):
         calls.append(file)
-        if len(calls) < during:
+        if len(calls) != during:
             return save(checkpoint, file)
         file.write(b'half')
         raise KeyboardInterrupt

@@ -14,9 +14,8 @@ from conftest import ROOT
 from hypothesis import given
 
 import utils
-from utils import (InputError, all_tags, convert_tags, create_input_tensors, create_maps,
-                   find_entities, load_embeddings, read_corpus, read_words_tags, score_entities,
-                   score_tags, score_task)
+from utils import (InputError, convert_tags, create_input_tensors, create_maps,
+                   find_entities, load_embeddings, read_corpus, read_words_tags, score_task)
 
 # --- CoNLL files ---
 
@@ -279,8 +278,6 @@ def test_schemes_by_example():
         assert find_entities(tags) == [('PER', 0, 2), ('PER', 2, 3), ('LOC', 3, 6), ('LOC', 7, 8)]
         assert convert_tags(tags, 'iob2') == iob2
         assert convert_tags(tags, 'iobes') == iobes
-    assert all_tags(['X'], 'iobes') == ['O', 'B-X', 'I-X', 'E-X', 'S-X']
-    assert all_tags('XY', 'iob2') == ['O', 'B-X', 'I-X', 'B-Y', 'I-Y']
 
 
 def test_every_scheme_is_read_from_a_file(tmp_path):
@@ -557,24 +554,23 @@ def test_metrics_are_scikit_learns_and_seqevals(pairs):
     flat = [sum(tags, []) for tags in (gold, predicted)]
     options = {'output_dict': True, 'zero_division': 0}
     report = sklearn.metrics.classification_report(*flat, **options)
-    scores = score_task(gold, predicted, 'pos')
-    assert scores == score_tags(gold, predicted) and 'entity_f1' not in scores
+    rows, scores = score_task(gold, predicted, 'pos')
+    assert scores.keys() == {'macro_f1', 'accuracy'}
     assert scores['accuracy'] == pytest.approx(sklearn.metrics.accuracy_score(*flat))
     assert scores['macro_f1'] == pytest.approx(report['macro avg']['f1-score'])
-    assert [row[0] for row in scores['rows']] == [*sorted({*flat[0], *flat[1]}), 'all']
-    compare(scores['rows'][:-1], report)
+    assert [row[0] for row in rows] == [*sorted({*flat[0], *flat[1]}), 'all']
+    compare(rows[:-1], report)
 
     # Well-formed IOB2, in which all scores of entities are computed
     gold, predicted = ([convert_tags(tags, 'iob2') for tags in c] for c in (gold, predicted))
-    scores = score_task(gold, predicted, 'ner')
-    for name, score in score_tags(gold, predicted).items():
-        assert name == 'rows' or scores[name] == score
-    assert scores['rows'] == score_entities(gold, predicted)['rows']
+    _, of_tags = score_task(gold, predicted, 'pos')
+    rows, scores = score_task(gold, predicted, 'ner')
+    assert scores == of_tags | {'entity_f1': rows[-1][3]}
     f1 = seqeval.metrics.f1_score(gold, predicted, zero_division=0)
     assert scores['entity_f1'] == pytest.approx(f1)
     if any(tag != 'O' for sentence in gold + predicted for tag in sentence):
         report = seqeval.metrics.classification_report(gold, predicted, **options)
-        compare(scores['rows'], report | {'all': report['micro avg']})
+        compare(rows, report | {'all': report['micro avg']})
 
 
 def compare(rows, report):
@@ -593,7 +589,7 @@ def test_metrics_do_not_depend_on_the_scheme():
         gold, predicted = ([(lay_out(sentence, scheme)[1] + ['O'] * 25)[:25] for sentence in corpus]
                            for corpus in entities)
         scores.append(score_task(gold, predicted, 'ner'))
-    assert scores[0] == scores[1] == scores[2] and 0 < scores[0]['entity_f1'] < 1
+    assert scores[0] == scores[1] == scores[2] and 0 < scores[0][1]['entity_f1'] < 1
 
 
 def test_average_meter():
@@ -676,24 +672,26 @@ def test_no_bytes_pass_for_a_checkpoint(tmp_path_factory, data):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """The file of a checkpoint of a small model, its maps, and its model and optimizer."""
+    """The file of a checkpoint of a small model, and what was saved."""
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     maps = {'word_map': {'<pad>': 0, 'a\u2028b': 1, ' ': 2, '1\u00a0000': 3, 'x\x85': 4, '\t': 5},
             'char_map': {'<pad>': 0}, 'tag_map': {'<start>': 0, '<end>': 1}}
     sizes = {'vocab_size': 6, 'charset_size': 1, 'tagset_size': 2, 'lm_vocab_size': 3}
     path = tmp_path / 'model.pth.tar'
-    utils.save_checkpoint(path, model, optimizer, maps, {
+    content = {
+        'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state'], 'maps': maps,
         'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [], 'arguments': {},
-        'model_arguments': sizes})
-    return path, maps, model, optimizer
+        'model_arguments': sizes}
+    utils.save_checkpoint(path, content)
+    return path, content
 
 
 def test_a_checkpoint_is_what_was_saved(checkpoint):
-    path, maps, model, _ = checkpoint
+    path, content = checkpoint
     loaded = utils.load_checkpoint(path, 'cpu')
-    assert loaded['format'] == 3 and loaded['epoch'] == 7 and loaded['maps'] == maps
-    assert all(torch.equal(loaded['model'][name], p) for name, p in model.state_dict().items())
+    assert loaded['format'] == 3 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
+    assert all(torch.equal(loaded['model'][name], p) for name, p in content['model'].items())
 
 
 @pytest.mark.parametrize('change, found', [
@@ -715,7 +713,7 @@ def test_another_format_is_named(checkpoint, change, found):
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left on device')])
 def test_a_checkpoint_that_is_not_done_leaves_the_old_one_and_nothing_else(
         checkpoint, monkeypatch, error):
-    path, maps, model, optimizer = checkpoint
+    path, content = checkpoint
     before = path.read_bytes()
 
     def write_half(_, file):
@@ -724,7 +722,7 @@ def test_a_checkpoint_that_is_not_done_leaves_the_old_one_and_nothing_else(
 
     monkeypatch.setattr(torch, 'save', write_half)
     with pytest.raises((KeyboardInterrupt, InputError)) as raised:
-        utils.save_checkpoint(path, model, optimizer, maps, {})
+        utils.save_checkpoint(path, content)
     if raised.type is InputError:
         assert str(raised.value) == f'{path}: cannot be written: No space left on device'
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
