@@ -122,15 +122,15 @@ class ViterbiDecoder(nn.Module):
         run = forward[n, first].masked_fill(~self.begins, IMPOSSIBLE)
         # (R, m) @ (m, types) -> (R, types)
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-        found = [[] for _ in range(len(lengths))]
+        found = [[] for _ in lengths]
         while len(n) > 0:
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
             run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-            exactly = at_least - longer
-            rows, which = (exactly >= least).nonzero(as_tuple=True)
+            exactly = (at_least - longer).clamp(0, 1)
+            rows, which = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
             columns = n[rows], which, first[rows], last[rows], exactly[rows, which]
             for sentence, kind, *entity in zip(*(column.tolist() for column in columns)):
                 found[sentence].append((self.types[kind], *entity))
@@ -516,13 +516,12 @@ def evaluate(tagger, args):
     """Print how well the labeled files are tagged, or their columns for conlleval."""
     for file in args.files:
         gold, tagged = tag_labeled(tagger, file, args.tag_column, args.word_column, args.threshold)
-        predicted = [sentence['tags'] for sentence in tagged]
         if args.output_format == 'conll':
             for tags, sentence in zip(gold, tagged):
                 print(in_columns(sentence['tokens'], tags, sentence['tags']))
             continue
         print(f'{file}:')
-        print_scores(gold, predicted, tagger.task)
+        print_scores(gold, [sentence['tags'] for sentence in tagged], tagger.task)
         if tagger.task == 'ner':
             print_probabilities(tagged, args.mistakes)
 
@@ -535,7 +534,7 @@ def print_page(tagger, lines, args):
                 'threshold': args.threshold or tagger.threshold or 0.5}
     # No text may end the script
     print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
-    for tagged in tagger.tag(lines, least=CANDIDATE):
+    for tagged in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE):
         print(json.dumps(tagged).replace('<', '\\u003c') + ',')
     print(after, end='')
 

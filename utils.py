@@ -474,11 +474,10 @@ class ArgumentParser(argparse.ArgumentParser):
 def number(kind, least, most=10**9, word=None):
     """Make a parser of numbers between two bounds, or of a word, for argparse, which names it."""
     def parse(text):
-        if text == word:
-            return word
-        if not least <= kind(text) <= most:
+        value = word if text == word else kind(text)
+        if value != word and not least <= value <= most:
             raise ValueError
-        return kind(text)
+        return value
     parse.__name__ = f'{kind.__name__} from {least} to {most}'
     return parse
 
