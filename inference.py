@@ -393,7 +393,7 @@ def print_probabilities(tagged, mistakes):
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row), 'best' if row is best else '')
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + '  best' * (row is best))
     print('\nprobability  candidates    mean  right')
     for i in range(10):
         some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
