@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
                    clip_gradient, create_input_tensors, create_maps, devices, file_errors,
                    find_entities, load_checkpoint, load_embeddings, number, print_scores,
-                   read_corpus, run_main, save_checkpoint, score_task, write_tags)
+                   read_corpus, run_main, save_checkpoint, score_task, word_index, write_tags)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
@@ -75,6 +76,7 @@ def add_arguments(parser):
     add('--lr_decay', type=amount, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
     add('--momentum', type=share, default=0.9, help='of stochastic gradient descent')
     add('--grad_clip', type=amount, default=5.0, help='largest absolute value of a gradient')
+    add('--ema', type=share, default=0.999, help='decay of the averaged weights; 0 averages nothing')
     add('--lm_weight', type=amount, default=1.0, help="weight of the language models' losses")
     add('--patience', type=count, default=10, help='epochs without a better score before it stops')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
@@ -123,11 +125,14 @@ def main(argv):
 
     # Loop, from the first epoch or from where the checkpoint stopped
     state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
+             'trained_rows': int(train_loader.dataset.sentences.wmaps.max()) + 1,
              'arguments': vars(args), 'model_arguments': model_arguments}
+    averaged = average_weights(model, state, args)
     with locked(args.output_dir, rank):
-        prepare_run(checkpoint, model, optimizer, state, args, rank)
+        prepare_run(checkpoint, model, averaged, optimizer, state, args, rank)
         try:
-            train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank)
+            train_epochs(
+                train_loader, val_loader, model, averaged, optimizer, maps, state, args, rank)
         except KeyboardInterrupt:
             # What was learned until then is tested all the same, unless other processes wait
             say_how_to_continue(args, state)
@@ -140,7 +145,7 @@ def main(argv):
         dist.destroy_process_group()
 
 
-def train(train_loader, model, vb_criterion, optimizer, args, epoch):
+def train(train_loader, model, averaged, vb_criterion, optimizer, args, epoch):
     """Train for an epoch; returns mean losses: of the language models (or 0), Viterbi (vb)."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
@@ -160,11 +165,12 @@ def train(train_loader, model, vb_criterion, optimizer, args, epoch):
             # Something is predicted at each word, but nothing at <end>
             lm_losses.update(sum_of_two.detach(), int((batch.wmap_lengths - 1).sum()))
 
-        # Backward, clip, step
+        # Backward, clip, step, average
         optimizer.zero_grad()
         loss.backward()
         clip_gradient(optimizer, args.grad_clip)
         optimizer.step()
+        averaged.update_parameters(model)
 
         # Not every time, since a GPU's loss has to be waited for
         if step % 50 == 0:
@@ -191,7 +197,7 @@ def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
     return float(vb_losses.avg), scores
 
 
-def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, rank):
+def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, state, args, rank):
     """Train for --epochs, or until the score has not improved for --patience of them."""
     tag_map = maps['tag_map']
     scheme = args.tag_scheme if args.task == 'ner' else None
@@ -208,12 +214,14 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
         torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
-            train_loader, parallel_model, vb_criterion, optimizer, args, epoch)
-        results = [validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args)]
+            train_loader, parallel_model, averaged, vb_criterion, optimizer, args, epoch)
+        # The averaged weights are what is used; how good the others are is only said
+        results = [validate(val_loader, weights, vb_criterion, vb_decoder, tag_map, args)
+                   for weights in (averaged.module, model)]
         if dist.is_initialized():
             # All take the first one's results, to stop together (the call fills a list)
             dist.broadcast_object_list(results)
-        val_loss, scores = results[0]
+        (val_loss, scores), (_, plain) = results
         total_loss = mean_lm_loss + mean_vb_loss + val_loss
         if not math.isfinite(total_loss):
             raise InputError(f'epoch {epoch}: the loss is {total_loss}; try a smaller --lr')
@@ -224,10 +232,10 @@ def train_epochs(train_loader, val_loader, model, optimizer, maps, state, args, 
         state['epoch'] = epoch + 1
         state['log'].append({
             'epoch': epoch, 'lm_loss': mean_lm_loss, 'viterbi_loss': mean_vb_loss,
-            'val_viterbi_loss': val_loss, **scores, 'lr': lr,
-            'seconds': time.perf_counter() - began})
+            'val_viterbi_loss': val_loss, **scores, f'plain_{args.criterion}': plain[args.criterion],
+            'lr': lr, 'seconds': time.perf_counter() - began})
         if rank == 0:
-            save_epoch(model, optimizer, maps, state, args, is_best)
+            save_epoch(model, averaged, optimizer, maps, state, args, is_best)
     if state['epochs_since_improvement'] >= args.patience:
         print(f'no better score for {args.patience} epochs (a larger --patience continues)')
 
@@ -256,6 +264,11 @@ def make_maps(corpora, checkpoint, args):
         given, args.word_emb_dim = args.word_emb_dim, embeddings.size(1)
         if given not in (None, args.word_emb_dim):
             raise InputError(f'--word_emb_dim: expected {args.word_emb_dim}, found {given}')
+        # Rows that training changes, those of the training file's words, come first
+        used = {word_index(word, word_map) for row in corpora['train'][0] for word in row}
+        order = sorted(range(len(word_map)), key=lambda i: i >= lm_vocab_size and i not in used)
+        names, embeddings = list(word_map), embeddings[order]
+        word_map = {names[old]: new for new, old in enumerate(order)}
     args.word_emb_dim = args.word_emb_dim or 100
     maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
     return maps, lm_vocab_size, embeddings
@@ -282,6 +295,20 @@ def make_optimizer(model, args):
     if words.requires_grad:
         groups.append({'params': [words], 'fused': not model.word_embeds.sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
+
+
+def average_weights(model, state, args):
+    """A model whose weights are the running mean of the other's after each step (EMA)."""
+    def move(means, weights, steps):
+        # At first it forgets faster, or it would long remember the beginning
+        decay = min(args.ema, (1 + int(steps)) / (10 + int(steps)))
+        # Vectors of words that the training file lacks never change
+        for tensors in (means, weights):
+            tensors[words] = tensors[words][:state['trained_rows']]
+        torch._foreach_lerp_(means, weights, 1 - decay)
+
+    words = [name for name, _ in model.named_parameters()].index('word_embeds.weight')
+    return AveragedModel(model, multi_avg_fn=move)
 
 
 def finish(args, rank):
@@ -355,13 +382,14 @@ def parse_arguments(argv):
 
 # --- A run's files ---
 
-def prepare_run(checkpoint, model, optimizer, state, args, rank):
+def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
     """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
     folder, own = Path(args.output_dir), ()
     if checkpoint is not None:
-        restore(checkpoint, model, optimizer, args.checkpoint)
+        restore(checkpoint, model, averaged, optimizer, args.checkpoint)
         for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
             state[name] = checkpoint[name]
+        state['trained_rows'] = max(state['trained_rows'], checkpoint['trained_rows'])
         if state['epoch'] >= args.epochs:
             print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
         path, val_file = Path(args.checkpoint), Path(checkpoint['arguments']['val_file'])
@@ -409,10 +437,14 @@ def locked(folder, rank):
         os.close(handle)
 
 
-def restore(checkpoint, model, optimizer, path):
-    """Bring a model and its optimizer to where a checkpoint has them."""
-    with file_errors(path, 'used'):
+def restore(checkpoint, model, averaged, optimizer, path):
+    """Bring a model, its averaged weights and its optimizer to where a checkpoint has them."""
+    with file_errors(path, 'used'), torch.no_grad():
+        averaged.module.load_state_dict(checkpoint['model'])
+        averaged.n_averaged.fill_(checkpoint['steps'])
         model.load_state_dict(checkpoint['model'])
+        for name, weight in model.named_parameters():
+            weight[:len(checkpoint['plain'][name])] = checkpoint['plain'][name]
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
         momentum = optimizer.state.get(model.word_embeds.weight, {})
         if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
@@ -420,10 +452,13 @@ def restore(checkpoint, model, optimizer, path):
             momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
 
 
-def save_epoch(model, optimizer, maps, state, args, is_best):
+def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
     """Save an epoch and say how it went; the latest checkpoint, to continue from, comes last."""
     folder, row = Path(args.output_dir), state['log'][-1]
-    checkpoint = {'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state'],
+    plain = {name: weight.detach() for name, weight in model.named_parameters()}
+    plain['word_embeds.weight'] = plain['word_embeds.weight'][:state['trained_rows']].clone()
+    checkpoint = {'model': averaged.module.state_dict(), 'plain': plain,
+                  'steps': int(averaged.n_averaged), 'optimizer': optimizer.state_dict()['state'],
                   'maps': maps, **state}
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)

@@ -30,9 +30,9 @@ from torch.nn.utils.rnn import pad_sequence
 from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
-CHECKPOINT_FORMAT = 3
-CHECKPOINT_KEYS = {'model', 'optimizer', 'maps', 'arguments', 'model_arguments', 'epoch',
-                   'best_score', 'epochs_since_improvement', 'log'}
+CHECKPOINT_FORMAT = 4
+CHECKPOINT_KEYS = {'model', 'plain', 'steps', 'trained_rows', 'optimizer', 'maps', 'arguments',
+                   'model_arguments', 'epoch', 'best_score', 'epochs_since_improvement', 'log'}
 
 
 # --- Maps and the eight tensors ---
