@@ -387,6 +387,16 @@ def judge(tagged):
     return sorted(judged, reverse=True)
 
 
+def score_ranges(judged):
+    """(candidates, their mean probability, how many are right) of each tenth of probabilities."""
+    rows = []
+    for i in range(10):
+        some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
+        mean = sum(p for p, _ in some) / max(len(some), 1)
+        rows.append((len(some), mean, sum(labeled for _, labeled in some)))
+    return rows
+
+
 def print_probabilities(tagged, mistakes):
     """Print what each threshold gives, how many of so probable entities are right, and mistakes."""
     rows, judged = score_thresholds(tagged), judge(tagged)
@@ -395,10 +405,8 @@ def print_probabilities(tagged, mistakes):
     for row in rows:
         print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + '  best' * (row is best))
     print('\nprobability  candidates    mean  right')
-    for i in range(10):
-        some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
-        mean, right = sum(p for p, _ in some) / max(len(some), 1), sum(ok for _, ok in some)
-        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {len(some):10}  {mean:.4f}  {right:5}')
+    for i, (candidates, mean, right) in enumerate(score_ranges(judged)):
+        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {candidates:10}  {mean:.4f}  {right:5}')
     if mistakes > 0:
         wrong = [reading for _, labeled, found, reading in judged if found and not labeled]
         missed = [reading for _, labeled, found, reading in judged if labeled and not found]
