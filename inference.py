@@ -83,7 +83,7 @@ class ViterbiDecoder(nn.Module):
     def marginals(self, scores, lengths):
         """Probability of each tag among legal sequences, (N, L_w, m), double; ignore the pads."""
         forward, backward, log_z = self.forward_backward(scores, lengths)
-        return (forward + backward - log_z[:, None, None]).exp()
+        return (forward + backward - log_z[:, None, None]).exp().clamp(0, 1)
 
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to and from each tag, (N, L_w, m), and log Z, (N,)."""
@@ -286,7 +286,7 @@ class Tagger:
             if least is not None:
                 candidates = decoder.candidates(scores, lengths, least)
         if probabilities:
-            marginals = decoder.marginals(scores, lengths) @ self.shown_alike.double()
+            marginals = (decoder.marginals(scores, lengths) @ self.shown_alike.double()).clamp(0, 1)
             p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
                       for i, row in enumerate(tags)]
             steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
@@ -393,7 +393,7 @@ def print_probabilities(tagged, mistakes):
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row), 'best' if row is best else '')
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + ' best' * (row is best))
     print('\nprobability  candidates    mean  right')
     for i in range(10):
         some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
@@ -531,7 +531,7 @@ def print_page(tagger, lines, args):
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
     before, after = page.split('/* sentences */\n')
     settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
-                'threshold': args.threshold or tagger.threshold or 0.5}
+                'threshold': tagger.threshold or 0.5 if args.threshold is None else args.threshold}
     # No text may end the script
     print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
     for tagged in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE):
