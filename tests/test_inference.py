@@ -17,7 +17,7 @@ import hypothesis.strategies as st
 import pytest
 import seqeval.metrics
 import torch
-from conftest import BEST, LATEST, PEOPLE, ROOT, call, run_script, write_conll
+from conftest import BEST, LATEST, PEOPLE, ROOT, call, run_script, variant, write_conll
 from hypothesis import given
 from oracle import entity_probabilities, entity_sets, legal_sequences, worth_most
 
@@ -835,8 +835,9 @@ def test_what_is_tagged_is_the_enumerated_answer(path, short, threshold):
         entities = viterbi if threshold is None else worth_most(sets, threshold)
         tags = iob2(entities, len(words))
         assert (row['text'], row['tokens'], row['tags']) == (sentence, words, tags)
-        assert [(one['type'], one['text']) for one in row['entities']] == [
-            (name, ' '.join(words[first:end])) for name, first, end in entities]
+        assert [(one['type'], one['start'], one['text']) for one in row['entities']] == [
+            (name, len(' '.join([*words[:first], ''])), ' '.join(words[first:end]))
+            for name, first, end in entities]
         assert all(sentence[one['start']:one['end']] == one['text'] for one in row['entities'])
         assert [one['probability'] for one in row['entities']] == pytest.approx(
             [p[entity] for entity in entities], rel=1e-4)
@@ -854,30 +855,21 @@ def test_each_threshold_believes_others(path, short):
     assert all(one != other for one, other in itertools.pairwise(found))
 
 
-@pytest.fixture(scope='module')
-def careful(path, tmp_path_factory):
-    """The model, and a threshold in its checkpoint at which it does not believe all it knows."""
-    checkpoint = torch.load(path, weights_only=True)
-    careful = tmp_path_factory.mktemp('careful') / BEST
-    torch.save({**checkpoint, 'threshold': 0.71}, careful)
-    return careful
-
-
-def test_the_best_threshold_is_the_checkpoints(careful):
-    output = tag(careful, '--threshold', 'best')
-    assert output == tag(careful, '--threshold', 0.71)
-    assert output == 'Amara Okafor flew to [LOC Oslo].\n\nDunston  checks in\n' != tag(careful)
+def test_the_best_threshold_is_the_checkpoints(path, tmp_path):
+    # Its name is less probable than that, and its place more
+    path = variant(path, tmp_path, threshold=0.71)
+    output = tag(path, '--threshold', 'best')
+    assert output == tag(path, '--threshold', 0.71)
+    assert output == 'Amara Okafor flew to [LOC Oslo].\n\nDunston  checks in\n' != tag(path)
 
 
 @pytest.mark.parametrize('threshold', ['best', 0.5])
 def test_parts_of_speech_have_no_threshold(path, tmp_path, threshold):
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint['arguments']['task'] = 'pos'
-    torch.save(checkpoint, tmp_path / BEST)
+    path = variant(path, tmp_path, task='pos', threshold=0.5)
     with pytest.raises(InputError, match='^--threshold .*: expected a model of entities') as caught:
-        tag(tmp_path / BEST, '--threshold', threshold)
+        tag(path, '--threshold', threshold)
     assert '\n' not in str(caught.value)
-    (row,) = jsonl(tmp_path / BEST, stdin='Dunston checks in')
+    (row,) = jsonl(path, stdin='Dunston checks in')
     assert row['entities'] == [] and len(row['probabilities']) == 3 and row['probability'] < 1
 
 
@@ -997,7 +989,4 @@ def test_the_surest_mistakes(path, short, gold, gold_file, threshold, number):
 
 def test_no_mistakes_unless_asked_for_and_none_for_parts_of_speech(path, gold_file, tmp_path):
     assert 'labeled' not in tag(path, '--evaluate', gold_file)
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint['arguments']['task'] = 'pos'
-    torch.save(checkpoint, tmp_path / BEST)
-    assert len(evaluate(tmp_path / BEST, gold_file)) == 1
+    assert len(evaluate(variant(path, tmp_path, task='pos'), gold_file)) == 1
