@@ -124,20 +124,20 @@ class ViterbiDecoder(nn.Module):
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         found = [[] for _ in lengths]
         while len(n) > 0:
+            # A longer run is less probable than a shorter one, and at <end> nothing continues
+            probable = ((at_least >= least) & (at_least > 0)).any(dim=1)
+            n, first, last = n[probable], first[probable], last[probable]
+            run, at_least = run[probable], at_least[probable]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
             run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-            exactly = (at_least - longer).clamp(0, 1)
+            exactly, at_least = (at_least - longer).clamp(0, 1), longer
             rows, which = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
             columns = n[rows], which, first[rows], last[rows], exactly[rows, which]
             for sentence, kind, *entity in zip(*(column.tolist() for column in columns)):
                 found[sentence].append((self.types[kind], *entity))
-            # At <end> nothing continues
-            probable = ((longer >= least) & (longer > 0)).any(dim=1)
-            n, first, last = n[probable], first[probable], last[probable]
-            run, at_least = run[probable], longer[probable]
         return found
 
     def entities(self, scores, lengths, threshold):
