@@ -216,9 +216,9 @@ def test_marginals_are_the_enumerated_ones(scheme):
 def batch(request):
     """A decoder, scores and lengths from one word on, and all sets of entities of each sentence."""
     tag_map = make_tag_map(request.param)
-    decoder, lengths = ViterbiDecoder(tag_map, request.param), torch.tensor([2, 5, 4, 3, 2])
+    decoder, lengths = ViterbiDecoder(tag_map, request.param), torch.tensor([2, 5, 4, 3, 5] * 3)
     torch.manual_seed(0)
-    scores = 2 * torch.randn(5, 5, len(tag_map), len(tag_map), dtype=torch.float64)
+    scores = 2 * torch.randn(15, 5, len(tag_map), len(tag_map), dtype=torch.float64)
     sets = [entity_sets(row, length, tag_map, request.param)
             for row, length in zip(scores, lengths.tolist())]
     return decoder, scores, lengths, sets
@@ -342,13 +342,16 @@ def random_sentences(number, most):
     return sorted(sentences)
 
 
-def test_the_probabilities_of_a_model_that_is_sure(path):
+@pytest.mark.parametrize('scale, people', [(30, 0), (1, 100)])
+def test_the_probabilities_of_a_model_that_is_sure(path, scale, people):
+    """Sure of everything, as longer training makes it, or that all words are of people's names."""
     tagger = load_tagger(path)
-    # Larger scores are what longer training would give it
+    emission, tag_map = tagger.model.crf.emission, tagger.maps['tag_map']
     with torch.no_grad():
-        tagger.model.crf.emission.weight *= 30
-        tagger.model.crf.emission.bias *= 30
-    sentences, tag_map = random_sentences(200, most=40), tagger.maps['tag_map']
+        emission.weight *= scale
+        emission.bias *= scale
+        emission.bias += people * torch.tensor([name.endswith('PER') for name in tag_map])
+    sentences = random_sentences(100, most=40)
     rows = list(tagger.tag(sentences, probabilities=True, least=1e-9))
     shown = [p for row in rows for p in [row['probability'], *row['probabilities']]]
     shown += [entity['probability'] for row in rows for entity in row['entities']]
