@@ -83,7 +83,7 @@ class ViterbiDecoder(nn.Module):
     def marginals(self, scores, lengths):
         """Probability of each tag among legal sequences, (N, L_w, m), double; ignore the pads."""
         forward, backward, log_z = self.forward_backward(scores, lengths)
-        return (forward + backward - log_z[:, None, None]).exp()
+        return (forward + backward - log_z[:, None, None]).exp().clamp(0, 1)
 
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to and from each tag, (N, L_w, m), and log Z, (N,)."""
@@ -124,20 +124,20 @@ class ViterbiDecoder(nn.Module):
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         found = [[] for _ in lengths]
         while len(n) > 0:
+            # A longer run is less probable than a shorter one, and at <end> nothing continues
+            probable = ((at_least >= least) & (at_least > 0)).any(dim=1)
+            n, first, last = n[probable], first[probable], last[probable]
+            run, at_least = run[probable], at_least[probable]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
             run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-            exactly = (at_least - longer).clamp(0, 1)
+            exactly, at_least = (at_least - longer).clamp(0, 1), longer
             rows, which = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
             columns = n[rows], which, first[rows], last[rows], exactly[rows, which]
             for sentence, kind, *entity in zip(*(column.tolist() for column in columns)):
                 found[sentence].append((self.types[kind], *entity))
-            # At <end> nothing continues
-            probable = ((longer >= least) & (longer > 0)).any(dim=1)
-            n, first, last = n[probable], first[probable], last[probable]
-            run, at_least = run[probable], longer[probable]
         return found
 
     def entities(self, scores, lengths, threshold):
@@ -216,8 +216,8 @@ class Tagger:
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
         # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
-        same = {'S-': 'B-', 'E-': 'I-'} if scheme == 'iobes' else {}
-        shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
+        shown = [re.sub('^S-', 'B-', re.sub('^E-', 'I-', name)) if scheme else name
+                 for name in maps['tag_map']]
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
     def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
@@ -286,7 +286,7 @@ class Tagger:
             if least is not None:
                 candidates = decoder.candidates(scores, lengths, least)
         if probabilities:
-            marginals = decoder.marginals(scores, lengths) @ self.shown_alike.double()
+            marginals = (decoder.marginals(scores, lengths) @ self.shown_alike.double()).clamp(0, 1)
             p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
                       for i, row in enumerate(tags)]
             steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
@@ -389,12 +389,11 @@ def judge(tagged):
 
 def score_ranges(judged):
     """(candidates, their mean probability, how many are right) of each tenth of probabilities."""
-    rows = []
-    for i in range(10):
-        some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
-        mean = sum(p for p, _ in some) / max(len(some), 1)
-        rows.append((len(some), mean, sum(labeled for _, labeled in some)))
-    return rows
+    tenths = [[] for _ in range(10)]
+    for p, labeled, _, _ in judged:
+        tenths[min(int(10 * p), 9)].append((p, labeled))
+    return [(len(tenth), sum(p for p, _ in tenth) / max(len(tenth), 1),
+             sum(labeled for _, labeled in tenth)) for tenth in tenths]
 
 
 def print_probabilities(tagged, mistakes):
@@ -403,7 +402,7 @@ def print_probabilities(tagged, mistakes):
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + '  best' * (row is best))
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + ' best' * (row is best))
     print('\nprobability  candidates    mean  right')
     for i, (candidates, mean, right) in enumerate(score_ranges(judged)):
         print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {candidates:10}  {mean:.4f}  {right:5}')
@@ -539,7 +538,7 @@ def print_page(tagger, lines, args):
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
     before, after = page.split('/* sentences */\n')
     settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
-                'threshold': args.threshold or tagger.threshold or 0.5}
+                'threshold': tagger.threshold or 0.5 if args.threshold is None else args.threshold}
     # No text may end the script
     print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
     for tagged in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE):

@@ -249,9 +249,8 @@ def init_embedding(input_embedding):
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
-    Words without a vector get a random one; if caseless, other words have to be in lower case.
-    Returns embeddings, (len(new word_map), dim), the new word_map, in which the old words keep
-    their indices, and the size of the old one, lm_vocab_size.
+    Words without a vector get a random one; if caseless, others have to be in lower case. Returns
+    embeddings, (vocabulary, dim), the word_map, extended, and its old size, lm_vocab_size.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
     found, others, vector = {}, array('f'), None
@@ -277,17 +276,14 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
 
 
 def read_embeddings(emb_file):
-    """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format.
-
-    A row has a word, which may contain spaces, and its values; word2vec's has a header, too.
-    """
+    """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format."""
     dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
     with file_errors(emb_file), open_file(emb_file, 'rb') as file:
         for number, row in enumerate(file, start=1):
             # bytes.split keeps no-break spaces, which belong to words
             fields = row.removeprefix(b'\xef\xbb\xbf' if number == 1 else b'').split()
             if dim is None and len(fields) == 2 and all(field.isdigit() for field in fields):
-                dim = int(fields[1])
+                dim = int(fields[1])  # word2vec's header
             elif fields:
                 dim = len(fields) - 1 if dim is None else dim
                 yield parse_vector(fields, dim, f'{emb_file}, line {number}')
