@@ -216,8 +216,8 @@ class Tagger:
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
         # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
-        shown = [re.sub('^S-', 'B-', re.sub('^E-', 'I-', name)) if scheme else name
-                 for name in maps['tag_map']]
+        same = {'S-': 'B-', 'E-': 'I-'} if scheme == 'iobes' else {}
+        shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
     def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
@@ -270,7 +270,7 @@ class Tagger:
         scores, lengths = self.score([words for _, _, words in pieces])
         decoder, tag_map = self.decoder, self.maps['tag_map']
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
-        p_tags, p_best = [[] for _ in pieces], [1.0 for _ in pieces]
+        p_tags, p_best = [[] for _ in pieces], [float('nan') for _ in pieces]
         entities = candidates = [[] for _ in pieces]
         if self.task == 'ner':
             entities = [[(*entity, None) for entity in find_entities(row)] for row in tags]
@@ -480,18 +480,18 @@ def parse_arguments(argv):
     add('--mistakes', type=number(int, 0), default=0, help='list so many of the surest mistakes')
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
-    # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
-    if not args.evaluate and (args.tag_column, args.word_column, args.mistakes) != (None, None, 0):
+    if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate beside them')
-    for mode, others in (('text', 'files --evaluate'),
-                         ('explain', '--evaluate --output_format --probabilities --batch_size '
-                                     '--threshold'),
-                         ('evaluate', '--tokenized --probabilities --batch_size')):
+    for mode, others in (
+            ('text', 'files --evaluate'), ('mistakes', '--output_format'),
+            ('explain', '--evaluate --output_format --probabilities --batch_size --threshold'),
+            ('evaluate', '--tokenized --probabilities --batch_size')):
         for other in others.split():
-            if getattr(args, mode) not in (None, False) and getattr(args, other.strip('-')):
+            if {mode, other.strip('-')} <= given:
                 raise InputError(f'--{mode}: expected no {other} beside it')
     return args
 
@@ -500,11 +500,12 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
-    given, known = args.threshold, tagger.threshold
-    args.threshold = known if given == 'best' else given
-    if given is not None and (tagger.task == 'pos' or args.threshold is None):
-        raise InputError(f'--threshold {given}: expected a model of entities, whose run has ended; '
+    if tagger.task == 'pos' and (args.mistakes or args.threshold is not None):
+        raise InputError('--threshold, --mistakes: expected a model of entities')
+    if args.threshold == 'best' and tagger.threshold is None:
+        raise InputError('--threshold best: expected the best checkpoint of a run that ended; '
                          '--evaluate on the validation file shows what to choose')
+    args.threshold = tagger.threshold if args.threshold == 'best' else args.threshold
     if args.tokenized:
         tagger.token = re.compile(r'\S+')
     lines = read_sentences(args.files) if args.text is None else args.text.split('\n')

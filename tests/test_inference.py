@@ -594,12 +594,15 @@ def test_a_named_pipe_is_read_once_and_whole(path, tmp_path):
     (['--batch_size', 0], '--batch_size: invalid int from 1'),
     (['--batch_size', 'all'], '--batch_size: invalid int from 1'),
     (['--explain', '--threshold', 0.5], '--explain: expected no --threshold'),
+    (['--explain', '--threshold', 0], '--explain: expected no --threshold'),
     (['--threshold', -0.01], '--threshold: invalid float from 0 to 1'),
     (['--threshold', 1.01], '--threshold: invalid float from 0 to 1'),
     (['--threshold', 'nan'], '--threshold: invalid float from 0 to 1'),
-    (['--threshold', 'worst'], '--threshold: invalid float from 0 to 1'),
+    (['--threshold', 'worst'], '--threshold: invalid float from 0 to 1 or best'),
     (['--mistakes', 3], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['FILE', '--evaluate', '--mistakes', -1], '--mistakes: invalid int from 0'),
+    (['FILE', '--evaluate', '--mistakes', 3, '--output_format', 'conll'],
+     '--mistakes: expected no --output_format'),
     (['FILE', '--evaluate', '--output_format', 'html'], 'no --output_format but conll'),
 ])
 def test_arguments_without_effect_are_refused(path, arguments, message):
@@ -866,12 +869,14 @@ def test_the_best_threshold_is_the_checkpoints(path, tmp_path):
     assert output == 'Amara Okafor flew to [LOC Oslo].\n\nDunston  checks in\n' != tag(path)
 
 
-@pytest.mark.parametrize('threshold', ['best', 0.5])
-def test_parts_of_speech_have_no_threshold(path, tmp_path, threshold):
+@pytest.mark.parametrize('arguments', [
+    ['--threshold', 'best'], ['--threshold', 0], ['--threshold', 0.5],
+    ['FILE', '--evaluate', '--mistakes', 5]])
+def test_parts_of_speech_have_no_threshold(path, tmp_path, arguments):
     path = variant(path, tmp_path, task='pos', threshold=0.5)
-    with pytest.raises(InputError, match='^--threshold .*: expected a model of entities') as caught:
-        tag(path, '--threshold', threshold)
-    assert '\n' not in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        tag(path, *arguments)
+    assert str(caught.value) == '--threshold, --mistakes: expected a model of entities'
     (row,) = jsonl(path, stdin='Dunston checks in')
     assert row['entities'] == [] and len(row['probabilities']) == 3 and row['probability'] < 1
 
@@ -990,6 +995,6 @@ def test_the_surest_mistakes(path, short, gold, gold_file, threshold, number):
             [p for p, _ in of_all[:number]], abs=1e-4)
 
 
-def test_no_mistakes_unless_asked_for_and_none_for_parts_of_speech(path, gold_file, tmp_path):
+def test_no_mistakes_unless_asked_for(path, gold_file, tmp_path):
     assert 'labeled' not in tag(path, '--evaluate', gold_file)
     assert len(evaluate(variant(path, tmp_path, task='pos'), gold_file)) == 1
