@@ -83,7 +83,7 @@ class ViterbiDecoder(nn.Module):
     def marginals(self, scores, lengths):
         """Probability of each tag among legal sequences, (N, L_w, m), double; ignore the pads."""
         forward, backward, log_z = self.forward_backward(scores, lengths)
-        return (forward + backward - log_z[:, None, None]).exp()
+        return (forward + backward - log_z[:, None, None]).exp().clamp(0, 1)
 
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to and from each tag, (N, L_w, m), and log Z, (N,)."""
@@ -124,20 +124,20 @@ class ViterbiDecoder(nn.Module):
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         found = [[] for _ in lengths]
         while len(n) > 0:
+            # A longer run is less probable than a shorter one, and at <end> nothing continues
+            probable = ((at_least >= least) & (at_least > 0)).any(dim=1)
+            n, first, last = n[probable], first[probable], last[probable]
+            run, at_least = run[probable], at_least[probable]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
             run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-            exactly = (at_least - longer).clamp(0, 1)
+            exactly, at_least = (at_least - longer).clamp(0, 1), longer
             rows, which = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
             columns = n[rows], which, first[rows], last[rows], exactly[rows, which]
             for sentence, kind, *entity in zip(*(column.tolist() for column in columns)):
                 found[sentence].append((self.types[kind], *entity))
-            # At <end> nothing continues
-            probable = ((longer >= least) & (longer > 0)).any(dim=1)
-            n, first, last = n[probable], first[probable], last[probable]
-            run, at_least = run[probable], longer[probable]
         return found
 
     def entities(self, scores, lengths, threshold):
@@ -270,7 +270,7 @@ class Tagger:
         scores, lengths = self.score([words for _, _, words in pieces])
         decoder, tag_map = self.decoder, self.maps['tag_map']
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
-        p_tags, p_best = [[] for _ in pieces], [1.0 for _ in pieces]
+        p_tags, p_best = [[] for _ in pieces], [float('nan') for _ in pieces]
         entities = candidates = [[] for _ in pieces]
         if self.task == 'ner':
             entities = [[(*entity, None) for entity in find_entities(row)] for row in tags]
@@ -286,7 +286,7 @@ class Tagger:
             if least is not None:
                 candidates = decoder.candidates(scores, lengths, least)
         if probabilities:
-            marginals = decoder.marginals(scores, lengths) @ self.shown_alike.double()
+            marginals = (decoder.marginals(scores, lengths) @ self.shown_alike.double()).clamp(0, 1)
             p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
                       for i, row in enumerate(tags)]
             steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
@@ -387,18 +387,25 @@ def judge(tagged):
     return sorted(judged, reverse=True)
 
 
+def score_ranges(judged):
+    """(candidates, their mean probability, how many are right) of each tenth of probabilities."""
+    tenths = [[] for _ in range(10)]
+    for p, labeled, _, _ in judged:
+        tenths[min(int(10 * p), 9)].append((p, labeled))
+    return [(len(tenth), sum(p for p, _ in tenth) / max(len(tenth), 1),
+             sum(labeled for _, labeled in tenth)) for tenth in tenths]
+
+
 def print_probabilities(tagged, mistakes):
     """Print what each threshold gives, how many of so probable entities are right, and mistakes."""
     rows, judged = score_thresholds(tagged), judge(tagged)
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
-        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + '  best' * (row is best))
+        print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + ' best' * (row is best))
     print('\nprobability  candidates    mean  right')
-    for i in range(10):
-        some = [(p, labeled) for p, labeled, _, _ in judged if min(int(10 * p), 9) == i]
-        mean, right = sum(p for p, _ in some) / max(len(some), 1), sum(ok for _, ok in some)
-        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {len(some):10}  {mean:.4f}  {right:5}')
+    for i, (candidates, mean, right) in enumerate(score_ranges(judged)):
+        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {candidates:10}  {mean:.4f}  {right:5}')
     if mistakes > 0:
         wrong = [reading for _, labeled, found, reading in judged if found and not labeled]
         missed = [reading for _, labeled, found, reading in judged if labeled and not found]
@@ -473,18 +480,18 @@ def parse_arguments(argv):
     add('--mistakes', type=number(int, 0), default=0, help='list so many of the surest mistakes')
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
-    # Files may also come after the arguments
     args = parser.parse_intermixed_args(argv)
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
-    if not args.evaluate and (args.tag_column, args.word_column, args.mistakes) != (None, None, 0):
+    if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate beside them')
-    for mode, others in (('text', 'files --evaluate'),
-                         ('explain', '--evaluate --output_format --probabilities --batch_size '
-                                     '--threshold'),
-                         ('evaluate', '--tokenized --probabilities --batch_size')):
+    for mode, others in (
+            ('text', 'files --evaluate'), ('mistakes', '--output_format'),
+            ('explain', '--evaluate --output_format --probabilities --batch_size --threshold'),
+            ('evaluate', '--tokenized --probabilities --batch_size')):
         for other in others.split():
-            if getattr(args, mode) not in (None, False) and getattr(args, other.strip('-')):
+            if {mode, other.strip('-')} <= given:
                 raise InputError(f'--{mode}: expected no {other} beside it')
     return args
 
@@ -493,11 +500,12 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
-    given, known = args.threshold, tagger.threshold
-    args.threshold = known if given == 'best' else given
-    if given is not None and (tagger.task == 'pos' or args.threshold is None):
-        raise InputError(f'--threshold {given}: expected a model of entities, whose run has ended; '
+    if tagger.task == 'pos' and (args.mistakes or args.threshold is not None):
+        raise InputError('--threshold, --mistakes: expected a model of entities')
+    if args.threshold == 'best' and tagger.threshold is None:
+        raise InputError('--threshold best: expected the best checkpoint of a run that ended; '
                          '--evaluate on the validation file shows what to choose')
+    args.threshold = tagger.threshold if args.threshold == 'best' else args.threshold
     if args.tokenized:
         tagger.token = re.compile(r'\S+')
     lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
@@ -531,7 +539,7 @@ def print_page(tagger, lines, args):
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
     before, after = page.split('/* sentences */\n')
     settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
-                'threshold': args.threshold or tagger.threshold or 0.5}
+                'threshold': tagger.threshold or 0.5 if args.threshold is None else args.threshold}
     # No text may end the script
     print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
     for tagged in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE):

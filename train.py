@@ -324,9 +324,8 @@ def finish(args, rank):
     print(*(inline(sentence, args.task) for sentence in tagged[:2]), sep='\n')
     if args.task == 'ner':
         # Half of the best F1 that can be had in validation, in steps of 0.05
-        _, validation = tag_labeled(tagger, args.val_file)
-        best_f1 = max(f1 for *_, f1 in score_thresholds(validation))
-        threshold = max(round(10 * best_f1), 1) / 20
+        rows = score_thresholds(tag_labeled(tagger, args.val_file)[1])
+        threshold = max(round(10 * max(f1 for *_, f1 in rows)), 1) / 20
         save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
         row, = score_thresholds(tagged, [threshold])
         print('--threshold best is {:.2f}: precision {:.4f}, recall {:.4f}, F1 {:.4f}'.format(*row),

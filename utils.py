@@ -4,9 +4,8 @@
     word_map, char_map, tag_map = create_maps(words, tags, min_word_freq=1, caseless=True)
     batch = create_input_tensors(words, tags, word_map, char_map, tag_map)
 
-The comments follow `dunston checks in`, the title of a film. In the scheme IOB2 its tags are
-B-FILM, I-FILM, I-FILM (begin, inside), and all other words have O (outside). IOBES has E-FILM for
-the last word (end), and S- for an entity of a single word.
+The comments follow `dunston checks in`, the title of a film. Its tags are B-FILM, I-FILM, I-FILM
+(begin, inside) in IOB2, and B-FILM, I-FILM, E-FILM (end) in IOBES; S is a single word, O outside.
 """
 
 import argparse
@@ -122,10 +121,9 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """Read the words and one column of tags from a file in CoNLL format.
 
     A row holds a word and its tags in columns, between single tabs if the file has tabs, else
-    between spaces. A blank or -DOCSTART- line ends a sentence. The columns tag_ind and word_ind
-    count from 0, or from the end with -1; expected is a function that says what should be there in
-    place of a tag, or None. Returns words (in lower case if caseless) and tags, for each sentence a
-    list of str; InputError if anything is wrong.
+    between spaces. A blank or -DOCSTART- line ends a sentence. Columns count from 0, or from the
+    end with -1; expected(tag) says what should be there instead, or None. Returns words (lower case
+    if caseless) and tags, lists of str for each sentence; InputError if anything is wrong.
     """
     lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
     # Not at all white space: a no-break space belongs to its word
@@ -171,7 +169,6 @@ def find_problem(columns, width, tag_ind, word_ind, expected):
         return 'expected a word and a tag'
     if expected is not None and expected(tag):
         return f'expected {expected(tag)} in column {tag_ind} instead of {tag[:40]!r}'
-    return None
 
 
 def read_lines(file):
@@ -249,9 +246,8 @@ def init_embedding(input_embedding):
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
-    Words without a vector get a random one; if caseless, other words have to be in lower case.
-    Returns embeddings, (len(new word_map), dim), the new word_map, in which the old words keep
-    their indices, and the size of the old one, lm_vocab_size.
+    Words without a vector get a random one; if caseless, others have to be in lower case. Returns
+    embeddings, (vocabulary, dim), the word_map, extended, and its old size, lm_vocab_size.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
     found, others, vector = {}, array('f'), None
@@ -277,17 +273,14 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
 
 
 def read_embeddings(emb_file):
-    """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format.
-
-    A row has a word, which may contain spaces, and its values; word2vec's has a header, too.
-    """
+    """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format."""
     dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
     with file_errors(emb_file), open_file(emb_file, 'rb') as file:
         for number, row in enumerate(file, start=1):
             # bytes.split keeps no-break spaces, which belong to words
             fields = row.removeprefix(b'\xef\xbb\xbf' if number == 1 else b'').split()
             if dim is None and len(fields) == 2 and all(field.isdigit() for field in fields):
-                dim = int(fields[1])
+                dim = int(fields[1])  # word2vec's header
             elif fields:
                 dim = len(fields) - 1 if dim is None else dim
                 yield parse_vector(fields, dim, f'{emb_file}, line {number}')
@@ -478,7 +471,7 @@ def number(kind, least, most=10**9, word=None):
         if value != word and not least <= value <= most:
             raise ValueError
         return value
-    parse.__name__ = f'{kind.__name__} from {least} to {most}'
+    parse.__name__ = f'{kind.__name__} from {least} to {most}' + (f' or {word}' if word else '')
     return parse
 
 

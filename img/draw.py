@@ -1,12 +1,13 @@
 """Draw the README's pictures from the code's own tensors.
 
-    python img/draw.py                      all of them, into this folder
-    python img/draw.py --record CHECKPOINT  img/run.json, what the pictures of a trained model show
+    python img/draw.py                  all of them, into this folder
+    python img/draw.py --run FOLDER     those of a run of train.py, into its folder
+    python img/draw.py --record FOLDER  img/run.json, what the README's pictures of a run show
 
 Lengths are in points, y grows downwards. COLORS mean the same things in all pictures.
 """
 
-import argparse
+import csv
 import json
 import sys
 from pathlib import Path
@@ -25,11 +26,13 @@ from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 from worked_example import LENGTHS, SCORES, TAG_MAP, TAGS, WORDS  # noqa: E402
 
 from datasets import SimilarLengthSampler  # noqa: E402
-from inference import ViterbiDecoder, load_tagger  # noqa: E402
+from inference import (  # noqa: E402
+    ViterbiDecoder, judge, load_tagger, score_ranges, score_thresholds, tag_labeled)
 from models import CRF, Highway, lm_targets  # noqa: E402
-from train import SAMPLE  # noqa: E402
+from train import BEST_CHECKPOINT, LOG, SAMPLE  # noqa: E402
 from utils import (  # noqa: E402
-    create_input_tensors, create_maps, find_entities, load_checkpoint, read_words_tags)
+    ArgumentParser, InputError, create_input_tensors, create_maps, file_errors, find_entities,
+    load_checkpoint, read_words_tags, run_main)
 
 # Fill and edge of what the pictures show
 COLORS = {
@@ -558,54 +561,119 @@ def padding():
     return ax
 
 
-# --- Pictures of a trained model ---
+# --- Pictures of a run ---
 
-def learning():
-    """The losses and scores of the sample run."""
-    log = recorded()['log']
-    figure, axes = plt.subplots(1, 2, figsize=(460 / 72, 190 / 72))
-    epochs = [row['epoch'] for row in log]
-    for name, kind, label in (('viterbi_loss', 'tag', 'Viterbi loss, training'),
-                              ('val_viterbi_loss', 'gold', 'Viterbi loss, validation'),
-                              ('lm_loss', 'forward', 'both LM losses, training')):
-        axes[0].plot(epochs, [row[name] for row in log], color=COLORS[kind][1], label=label)
-    for name, kind, label in (('entity_f1', 'tag', 'entity F1'), ('macro_f1', 'word', 'macro F1'),
-                              ('accuracy', 'char', 'accuracy')):
-        axes[1].plot(epochs, [row[name] for row in log], color=COLORS[kind][1], label=label)
-    axes[0].set(ylim=(0, None))
-    axes[1].set(ylim=(0, 1))
-    for ax, title in zip(axes, ('losses', 'validation scores')):
-        ax.set_title(title, fontsize=10)
-        ax.set_xlabel('epoch', fontsize=9)
-        ax.tick_params(labelsize=8.5)
-        ax.legend(fontsize=8, frameon=False)
-        ax.grid(color=COLORS['plain'][0])
-        ax.spines[['top', 'right']].set_visible(False)
-    figure.subplots_adjust(0.075, 0.2, 0.985, 0.89, 0.16)
+def chart(ax, title, across, up, columns):
+    """Make a chart look like the other pictures; the legend, in columns, is below it."""
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(across, fontsize=9)
+    ax.set_ylabel(up, fontsize=9)
+    ax.tick_params(labelsize=8.5)
+    ax.legend(fontsize=8, frameon=False, ncols=columns, loc='upper center',
+              bbox_to_anchor=(0.5, -0.2), handlelength=1.6, columnspacing=1.2)
+    ax.grid(color=COLORS['plain'][0])
+    ax.spines[['top', 'right']].set_visible(False)
+
+
+def mark(ax, x, label):
+    """A line at what was chosen, over the grid and under the curves."""
+    ax.axvline(x, color=INK, linewidth=0.9, linestyle='--', label=label, zorder=1.7)
+
+
+def learning(run):
+    """The losses and scores of all epochs."""
+    figure, axes = plt.subplots(1, 2, figsize=(460 / 72, 235 / 72))
+    log, best = run['log'], run['best_epoch']
+    losses = (('viterbi_loss', 'tag', 'Viterbi, training'),
+              ('val_viterbi_loss', 'gold', 'Viterbi, validation'),
+              ('lm_loss', 'forward', 'both LMs, training'))
+    scores = (('entity_f1', 'tag', 'entity F1'), ('macro_f1', 'word', 'macro F1'),
+              ('accuracy', 'char', 'accuracy'))
+    for ax, lines in zip(axes, (losses, scores)):
+        for name, kind, label in lines:
+            if name in log[0]:
+                ax.plot([row['epoch'] for row in log], [row[name] for row in log], marker='.',
+                        markersize=3, color=COLORS[kind][1], label=label)
+        mark(ax, best, f'best epoch: {best}')
+        ax.set(xlim=(-0.5, len(log) - 0.5), ylim=0)
+        ax.locator_params('x', integer=True, min_n_ticks=1)
+    axes[1].set_ylim(0, 1)
+    chart(axes[0], 'losses', 'epoch', 'loss', columns=2)
+    chart(axes[1], 'validation scores', 'epoch', 'score', columns=2)
+    figure.subplots_adjust(0.1, 0.31, 0.98, 0.91, 0.25)
     return axes[0]
 
 
-def transitions():
-    """The transition scores that a CRF has learned: blue is above zero, red below."""
-    tags, values = recorded()['tags'], torch.tensor(recorded()['transition'])
-    size = min(19, 390 / len(tags))
-    ax = paper(470, 124 + size * len(tags))
-    most = values.abs().max().item()
-    write(ax, 235, 14, 'rows: the tag before; columns: the tag of this word', size=9)
+def transitions(run):
+    """The transition scores that the CRF has learned: blue is above zero, red below."""
+    tags, values = run['tags'], torch.tensor(run['transition'])
+    room = 16 + 6 * max(map(len, tags))
+    size = min(19, (460 - room) / len(tags))
+    left, top = (470 + room - size * len(tags)) / 2, room + 20
+    # Without a CRF all scores are zero
+    most = values.abs().max().item() or 1
+
+    def color(value):
+        # By the root, since most scores are far smaller than the largest
+        return shade((abs(value) / most) ** 0.5, 'word' if value > 0 else 'highway')
+
+    ax = paper(470, top + size * len(tags) + 40)
+    write(ax, 235, 14, 'transition scores; rows: the tag before, columns: the tag of this word',
+          size=9)
     for i, tag in enumerate(tags):
-        write(ax, 66, 80 + size * (i + 0.5), tag, size=8.5, ha='right')
-        write(ax, 72 + size * (i + 0.5), 74, tag, size=8.5, rotation=90, va='bottom')
+        middle = size * (i + 0.5)
+        write(ax, left - 6, top + middle, tag, size=min(8.5, size), ha='right')
+        write(ax, left + middle, top - 6, tag, size=min(8.5, size), rotation=90, va='bottom')
         for j, value in enumerate(values[i].tolist()):
-            color = shade(abs(value) / most, 'word' if value > 0 else 'highway')
-            ax.add_patch(Rectangle((72 + size * j, 80 + size * i), size, size, facecolor=color,
-                                   edgecolor=PAPER, linewidth=0.5))
-    bottom = 104 + size * len(tags)
-    for x, value in zip((100, 164, 228, 292), (-most, -most / 2, most / 2, most)):
-        ax.add_patch(Rectangle((x, bottom - 6), 12, 12, linewidth=0, facecolor=shade(
-            abs(value) / most, 'word' if value > 0 else 'highway')))
-        write(ax, x + 16, bottom, f'{value:+.2f}', size=9, ha='left')
+            ax.add_patch(Rectangle((left + size * j, top + size * i), size, size,
+                                   facecolor=color(value), edgecolor=PAPER, linewidth=0.5))
+    bottom = top + size * len(tags) + 20
+    for i, value in enumerate((-most, -most / 4, 0, most / 4, most)):
+        ax.add_patch(Rectangle((72 + 68 * i, bottom - 6), 12, 12, facecolor=color(value),
+                               edgecolor=PALE, linewidth=0.5))
+        write(ax, 88 + 68 * i, bottom, f'{value:+.2f}' if value else '0', size=9, ha='left')
     return ax
 
+
+def thresholds(run):
+    """Precision, recall and F1 of the entities that are believed at each threshold."""
+    figure, ax = plt.subplots(figsize=(460 / 72, 235 / 72))
+    at, *scores = zip(*run['thresholds'])
+    for name, kind, values in zip(('precision', 'recall', 'F1'), ('word', 'char', 'tag'), scores):
+        ax.plot(at, values, marker='.', markersize=4, color=COLORS[kind][1], label=name)
+    if run['threshold'] is not None:
+        mark(ax, run['threshold'], f"the run's threshold: {run['threshold']:.2f}")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    chart(ax, 'validation scores of the entities believed at each threshold', 'threshold',
+          'score', columns=4)
+    figure.subplots_adjust(0.1, 0.26, 0.97, 0.91)
+    return ax
+
+
+def calibration(run):
+    """Whether as many candidates are right as their probabilities say."""
+    figure, ax = plt.subplots(figsize=(460 / 72, 275 / 72))
+    ranges = [(mean, right / number, number) for number, mean, right in run['calibration']
+              if number > 0]
+    ax.plot([mean for mean, _, _ in ranges], [share for _, share, _ in ranges], 'o', markersize=5,
+            color=COLORS['tag'][1], label='candidates of a range of 0.1, and their number')
+    ax.plot((0, 1), (0, 1), color=PALE, linewidth=0.9, linestyle='--',
+            label='as the model expects')
+    for mean, share, number in ranges:
+        # Away from the diagonal
+        ax.annotate(number, (mean, share), (0, 10 if share > mean else -10), ha='center',
+                    va='center', fontsize=8.5, textcoords='offset points')
+    ax.set(xlim=(0, 1.05), ylim=(-0.1, 1.1), yticks=[step / 5 for step in range(6)])
+    chart(ax, "calibration: how many of the validation file's candidates are right",
+          'mean probability', 'share that is right', columns=2)
+    figure.subplots_adjust(0.1, 0.23, 0.97, 0.92)
+    return ax
+
+
+RUN_PICTURES = (learning, transitions, thresholds, calibration)
+
+
+# --- Pictures of what the sample's model tags ---
 
 def marginals():
     """The probability of each tag of each word of an ambiguous sentence."""
@@ -628,7 +696,7 @@ def marginals():
 
 PICTURES = (task, framework, multitask, forward_lstm, backward_lstm, features, highway, model,
             configurations, scores, gold_path, viterbi_1, viterbi_2, viterbi_3,
-            viterbi_4, viterbi_5, packing, padding, learning, transitions, marginals)
+            viterbi_4, viterbi_5, packing, padding, marginals)
 
 
 # --- Recording and drawing ---
@@ -637,55 +705,85 @@ TASK = 'Amara Okafor flew from Lagos to Oslo on Friday .'.split()
 AMBIGUOUS = 'Jordan flew from Paris to Jordan .'.split()
 
 
-def record(checkpoint):
-    """Write what the pictures of a trained model show to run.json."""
-    tagger = load_tagger(checkpoint)
-    log = load_checkpoint(checkpoint, 'cpu')['log']
-    tags, tag_map = list(tagger.maps['tag_map']), tagger.maps['tag_map']
-    task_tags = next(tagger.tag([TASK]))['tags']
+def rounded(rows, digits):
+    """Numbers as they are written down."""
+    return [[round(value, digits) for value in row] for row in rows]
 
-    batch = create_input_tensors([AMBIGUOUS], None, **tagger.maps)
-    with torch.inference_mode():
-        crf_scores, _, _ = tagger.model(**batch._asdict())
-        # The last row is that of <end>
-        marginals = tagger.decoder.marginals(crf_scores, batch.wmap_lengths)[0, :-1]
+
+def read_run(folder):
+    """What the pictures of a run show, from its folder: a dict."""
+    path, log_path = Path(folder) / BEST_CHECKPOINT, Path(folder) / LOG
+    tagger, best = load_tagger(path), load_checkpoint(path, 'cpu')
+    # Without language models their loss is 0 in every epoch
+    left_out = {'seconds'} if tagger.arguments['language_models'] else {'seconds', 'lm_loss'}
+    with file_errors(log_path), open(log_path, newline='') as file:
+        # As JSON, since float would make the epochs 0.0, 1.0, 2.0
+        log = [{name: round(json.loads(value), 4) for name, value in row.items()
+                if name not in left_out} for row in csv.DictReader(file)]
+    if len(log) < best['epoch']:
+        raise InputError(f'{log_path}: expected {best["epoch"]} epochs or more, found {len(log)}')
+    run = {'log': log, 'best_epoch': best['epoch'] - 1, 'threshold': tagger.threshold,
+           'tags': list(tagger.maps['tag_map']),
+           'transition': rounded(tagger.model.crf.transition.tolist(), 3)}
+    if tagger.task == 'ner':
+        _, tagged = tag_labeled(tagger, tagger.arguments['val_file'])
+        run['thresholds'] = rounded(score_thresholds(tagged), 4)
+        run['calibration'] = rounded(score_ranges(judge(tagged)), 4)
+    return run
+
+
+def draw_run(folder):
+    """Draw the pictures of a run into its folder."""
+    run, pictures = read_run(folder), RUN_PICTURES
+    if 'thresholds' not in run:
+        print('only entities have thresholds and candidates to draw, not parts of speech')
+        pictures = (learning, transitions)
+    draw(folder, pictures, run)
+
+
+def record(folder):
+    """Write what the README's pictures of a run show to run.json."""
+    run, tagger = read_run(folder), load_tagger(Path(folder) / BEST_CHECKPOINT)
+    tags, tag_map = run['tags'], tagger.maps['tag_map']
+    task_tags = next(tagger.tag([TASK]))['tags']
+    scores, lengths = tagger.score([AMBIGUOUS])
+    # The last row is that of <end>
+    marginals = tagger.decoder.marginals(scores, lengths)[0, :-1]
     shown = [tag for tag in tags if marginals[:, tag_map[tag]].max() >= 0.02]
     shown_marginals = marginals[:, [tag_map[tag] for tag in shown]]
-
-    def rounded(tensor):
-        return [[round(value, 3) for value in row] for row in tensor.tolist()]
-
-    written = {
-        'log': [{name: round(value, 4) for name, value in row.items() if name != 'seconds'}
-                for row in log],
-        'tagged': {'tokens': TASK, 'entities': [
-            {'type': name, 'tokens': [first, end]}
-            for name, first, end in find_entities(task_tags)]},
-        'tags': tags, 'transition': rounded(tagger.model.crf.transition),
-        'ambiguous': {'tokens': AMBIGUOUS, 'tags': shown, 'marginals': rounded(shown_marginals)}}
-    (HERE / 'run.json').write_text(json.dumps(written, ensure_ascii=False, indent=1) + '\n',
+    run['tagged'] = {'tokens': TASK, 'entities': [
+        {'type': name, 'tokens': [first, end]} for name, first, end in find_entities(task_tags)]}
+    run['ambiguous'] = {'tokens': AMBIGUOUS, 'tags': shown,
+                        'marginals': rounded(shown_marginals.tolist(), 3)}
+    (HERE / 'run.json').write_text(json.dumps(run, ensure_ascii=False, indent=1) + '\n',
                                    encoding='utf-8')
 
 
-def draw(folder):
-    """Draw all pictures into a folder; the same files, byte for byte, each time."""
-    for picture in PICTURES:
-        figure = picture().figure
-        figure.savefig(Path(folder) / f'{picture.__name__}.svg', metadata={'Date': None})
+def draw(folder, pictures, *run):
+    """Draw pictures into a folder; the same files, byte for byte, each time."""
+    for picture in pictures:
+        path, figure = Path(folder) / f'{picture.__name__}.svg', picture(*run).figure
+        figure.savefig(path, metadata={'Date': None})
         plt.close(figure)
+        print(path)
 
 
 def main(argv):
-    """Record or draw."""
-    parser = argparse.ArgumentParser(description="Draw the README's pictures.")
-    parser.add_argument('--record', metavar='CHECKPOINT', help='write img/run.json anew')
-    parser.add_argument('--folder', default=HERE, help='where the pictures go (default: here)')
+    """Draw or record."""
+    parser = ArgumentParser(description="Draw the README's pictures, or those of a run.")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add('--run', metavar='FOLDER', help="draw the run in train.py's --output_dir, into it")
+    add('--record', metavar='FOLDER', help='write img/run.json anew, from a run')
+    add('--folder', default=HERE, help="where the README's pictures go (default: here)")
     args = parser.parse_args(argv)
-    if args.record:
+    if args.run:
+        draw_run(args.run)
+    elif args.record:
         record(args.record)
     else:
-        draw(args.folder)
+        draw(args.folder, PICTURES)
+        draw(args.folder, RUN_PICTURES, recorded())
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    run_main(main)

@@ -25,10 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from inference import Tagger, ViterbiDecoder  # noqa: E402
+from inference import CANDIDATE, Tagger, ViterbiDecoder  # noqa: E402
 from models import LM_LSTM_CRF, ViterbiLoss  # noqa: E402
 from train import make_loader, make_optimizer, train, validate  # noqa: E402
 from utils import (  # noqa: E402
+    convert_tags,
     create_input_tensors,
     create_maps,
     load_embeddings,
@@ -37,7 +38,8 @@ from utils import (  # noqa: E402
 
 VOCABULARY = 20_000
 IN_CORPUS = 5_000
-TAGS = ['O', *(f'{prefix}-{name}' for name in ('LOC', 'MISC', 'ORG', 'PER') for prefix in 'BIES')]
+TYPES = ['LOC', 'MISC', 'ORG', 'PER']
+TAGS = ['O', *(f'{prefix}-{name}' for name in TYPES for prefix in 'BIES')]
 SIZES = {
     'char_emb_dim': 30,
     'char_rnn_dim': 300,
@@ -63,11 +65,17 @@ def make_corpus(sentences, seed=0):
     ]
     frequency = 1 / np.arange(3, VOCABULARY + 3)
     lengths = np.clip(random.gamma(1.5, 9.3, sentences).round().astype(int) + 1, 1, 120)
-    words = random.choice(vocabulary, lengths.sum(), p=frequency / frequency.sum()).tolist()
-    tags = random.choice(TAGS, lengths.sum()).tolist()
+    places = random.choice(VOCABULARY, lengths.sum(), p=frequency / frequency.sum())
+    words = [vocabulary[place] for place in places]
+    # A word is always a name of one type or none, which can be learned; frequent ones are no names
+    kinds = ['O', *(f'I-{name}' for name in TYPES)]
+    names = random.choice(kinds, VOCABULARY, p=[0.76, *[0.06] * 4])
+    names[:50] = 'O'
+    tags = names[places].tolist()
     ends = lengths.cumsum().tolist()
     starts = [0, *ends[:-1]]
-    return tuple([flat[a:b] for a, b in zip(starts, ends)] for flat in (words, tags)), vocabulary
+    sentences = [words[a:b] for a, b in zip(starts, ends)]
+    return (sentences, [convert_tags(tags[a:b], 'iobes') for a, b in zip(starts, ends)]), vocabulary
 
 
 def useful_flops(model, wmap_lengths, cmap_lengths, training):
@@ -241,6 +249,26 @@ def measure_tagging(model, loader, maps, words, args, table):
     whole, rate = timed_beside_matmul(lambda: list(tagger.tag(lines)), model, device)
     table['tagging raw text, words/s'] = sum(map(len, words)) / whole
     table['  share of that matmul rate, %'] = 100 * flops / whole / rate
+    measure_probabilities(tagger, lines[:1000], device, table)
+
+
+def measure_probabilities(tagger, lines, device, table):
+    """What entities by a threshold, and jsonl's probabilities, cost beside plain tagging.
+
+    The three take turns, since a machine's speed changes. The flatter the probabilities are, the
+    more candidates cost time; a model that has learned for long has about 15 in 100 words of news.
+    """
+    ways, times = ({}, {'threshold': CANDIDATE}, {'probabilities': True}), ([], [], [])
+    for _ in range(3):
+        for way, taken in zip(ways, times):
+            taken.append(seconds(lambda options=way: list(tagger.tag(lines, **options)), device))
+    plain, threshold, probabilities = map(min, times)
+    table['  with a threshold, % of its time'] = 100 * threshold / plain
+    table['  with probabilities, % of its time'] = 100 * probabilities / plain
+    tagged = list(tagger.tag(lines, least=CANDIDATE))
+    candidates = sum(len(sentence['candidates']) for sentence in tagged)
+    words = sum(len(sentence['tokens']) for sentence in tagged)
+    table['  candidates in 100 words'] = 100 * candidates / words
 
 
 def measure(args, sentences):

@@ -95,3 +95,11 @@ def trained(tmp_path_factory):
                   '--patience', 50, '--output_dir', folder)
     (folder / 'stdout.txt').write_text(output)
     return folder
+
+
+def variant(path, folder, task='ner', threshold=None):
+    """A copy of a checkpoint of named entities, as if it were for another task or threshold."""
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['arguments']['task'] = task
+    torch.save({**checkpoint, 'threshold': threshold}, folder / 'variant.pth.tar')
+    return folder / 'variant.pth.tar'

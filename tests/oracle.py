@@ -1,7 +1,11 @@
 """The slow, sure way: every sequence of tags with its score, and which sequences are legal."""
 
 import itertools
+import math
 import re
+from collections import Counter
+
+from utils import find_entities
 
 # What a whole sentence looks like, with a space after each tag
 LEGAL = {'iobes': r'(O |S-\S+ |B-(\S+) (I-\2 )*E-\2 )*',
@@ -32,3 +36,29 @@ def legal_sequences(scores, length, tag_map, scheme):
     for sequence, score in every_sequence(scores, length):
         if is_legal([names[tag] for tag in sequence[:-1]], scheme):
             yield sequence, score
+
+
+def entity_sets(scores, length, tag_map, scheme):
+    """The probability of every set of entities that a sentence can have, {(entity, ...): p}.
+
+    Each set has one legal sequence of tags, and each sequence one set.
+    """
+    names, sets = list(tag_map), {}
+    for sequence, score in legal_sequences(scores, length, tag_map, scheme):
+        sets[tuple(find_entities([names[tag] for tag in sequence[:-1]]))] = math.exp(score)
+    z = sum(sets.values())
+    return {entities: p / z for entities, p in sets.items()}
+
+
+def entity_probabilities(sets):
+    """The probability of every entity, {entity: p}: that of all sets that it is in."""
+    total = Counter()
+    for entities, p in sets.items():
+        total.update(dict.fromkeys(entities, p))
+    return total
+
+
+def worth_most(sets, threshold):
+    """The set whose entities are worth most, each its probability minus the threshold."""
+    p = entity_probabilities(sets)
+    return max(sets, key=lambda entities: sum(p[entity] - threshold for entity in entities))

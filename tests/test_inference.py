@@ -17,9 +17,9 @@ import hypothesis.strategies as st
 import pytest
 import seqeval.metrics
 import torch
-from conftest import BEST, PEOPLE, ROOT, call, run_script, write_conll
+from conftest import BEST, LATEST, PEOPLE, ROOT, call, run_script, variant, write_conll
 from hypothesis import given
-from oracle import legal_sequences
+from oracle import entity_probabilities, entity_sets, legal_sequences, worth_most
 
 import inference
 from inference import TOKEN, ViterbiDecoder, choose, load_tagger
@@ -193,20 +193,10 @@ def make_tag_map(scheme):
     return {name: i for i, name in enumerate(['<start>', *SCHEMES[scheme], '<end>'])}
 
 
-def tags_of(entity, length, scheme):
-    """The tags of a sentence with one entity."""
-    name, start, end = entity
-    tags = ['O'] * length
-    tags[start:end] = [f'B-{name}'] + [f'I-{name}'] * (end - start - 1)
-    if scheme == 'iobes':
-        tags[end - 1] = f'E-{name}' if end - start > 1 else f'S-{name}'
-    return tags
-
-
 @pytest.mark.parametrize('scheme', SCHEMES)
-def test_marginals_and_entities_are_the_enumerated_ones(scheme):
+def test_marginals_are_the_enumerated_ones(scheme):
     tag_map = make_tag_map(scheme)
-    names, m, decoder = list(tag_map), len(tag_map), ViterbiDecoder(tag_map, scheme)
+    m, decoder = len(tag_map), ViterbiDecoder(tag_map, scheme)
     lengths = torch.tensor([4, 2, 5, 3])
     torch.manual_seed(0)
     scores = 2 * torch.randn(4, 5, m, m, dtype=torch.float64)
@@ -216,25 +206,73 @@ def test_marginals_and_entities_are_the_enumerated_ones(scheme):
         paths = list(legal_sequences(scores[n], length, tag_map, scheme))
         log_z = torch.tensor([score for _, score in paths], dtype=torch.float64).logsumexp(0)
         assert log_zs[n].item() == pytest.approx(log_z.item())
-        expected, entities = torch.zeros(length, m, dtype=torch.float64), {}
+        expected = torch.zeros(length, m, dtype=torch.float64)
         for path, score in paths:
-            p = math.exp(score - log_z)
-            expected[range(length), path] += p
-            if scheme is not None:
-                for entity in find_entities([names[tag] for tag in path[:-1]]):
-                    entities[entity] = entities.get(entity, 0) + p
+            expected[range(length), path] += math.exp(score - log_z)
         assert torch.allclose(marginals[n, :length], expected)
-        # All entities that there can be, and those above some probability
-        assert scheme is None or len(entities) == length * (length - 1)
-        for least in (1e-12, 0.01, 0.2):
-            found = {one[:3]: one[3] for one in decoder.candidates(scores, lengths, least)[n]}
-            assert found == pytest.approx({e: p for e, p in entities.items() if p >= least})
-        # Those that begin where they may, however improbable
-        starts = [(n, first) for first in range(0, length - 1, 2)]
-        found = decoder.candidates(scores, lengths, 0, starts)
-        assert {one[:3]: one[3] for one in found[n]} == pytest.approx(
-            {entity: p for entity, p in entities.items() if entity[1] % 2 == 0})
-        assert not any(row for i, row in enumerate(found) if i != n)
+
+
+@pytest.fixture(scope='module', params=['iobes', 'iob2'])
+def batch(request):
+    """A decoder, scores and lengths from one word on, and all sets of entities of each sentence."""
+    tag_map = make_tag_map(request.param)
+    decoder, lengths = ViterbiDecoder(tag_map, request.param), torch.tensor([2, 5, 4, 3, 5] * 3)
+    torch.manual_seed(0)
+    scores = 2 * torch.randn(15, 5, len(tag_map), len(tag_map), dtype=torch.float64)
+    sets = [entity_sets(row, length, tag_map, request.param)
+            for row, length in zip(scores, lengths.tolist())]
+    return decoder, scores, lengths, sets
+
+
+@pytest.mark.parametrize('least', [1e-12, 0.01, 0.2])
+def test_candidates_are_the_enumerated_ones(batch, least):
+    decoder, scores, lengths, all_sets = batch
+    for row, sets, length in zip(decoder.candidates(scores, lengths, least), all_sets, lengths):
+        p = entity_probabilities(sets)
+        # All types, and all runs of words
+        assert len(p) == length * (length - 1)
+        assert {one[:3]: one[3] for one in row} == pytest.approx(
+            {entity: p[entity] for entity in p if p[entity] >= least})
+
+
+def test_candidates_begin_where_they_may_however_improbable(batch):
+    decoder, scores, lengths, all_sets = batch
+    starts = [(n, first) for n in (1, 3) for first in range(0, int(lengths[n]) - 1, 2)]
+    for n, row in enumerate(decoder.candidates(scores, lengths, 0, starts)):
+        p = entity_probabilities(all_sets[n])
+        assert {one[:3]: one[3] for one in row} == pytest.approx(
+            {entity: p[entity] for entity in p if (n, entity[1]) in starts})
+
+
+@pytest.mark.parametrize('threshold', [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99])
+def test_entities_are_the_set_that_is_worth_most(batch, threshold):
+    decoder, scores, lengths, all_sets = batch
+    for row, sets in zip(decoder.entities(scores, lengths, threshold), all_sets, strict=True):
+        best, p = worth_most(sets, threshold), entity_probabilities(sets)
+        assert [one[:3] for one in row] == sorted(best, key=lambda entity: entity[1])
+        assert [one[3] for one in row] == pytest.approx([p[one[:3]] for one in row])
+
+
+def test_tags_without_a_scheme_have_no_entities():
+    # However they are spelled
+    decoder = ViterbiDecoder(make_tag_map('iobes'))
+    assert decoder.entities(torch.randn(2, 4, 11, 11), torch.tensor([4, 2]), 0.01) == [[], []]
+
+
+def test_the_work_of_candidates_grows_as_the_sentence_does(monkeypatch):
+    """Twice the words make about twice the sums; with all runs of words it would be four times."""
+    def counted(tensor, dim):
+        sums.append(len(tensor))
+        return tensor.logsumexp(dim)
+
+    monkeypatch.setattr(inference, 'log_sum_exp', counted)
+    decoder, work = ViterbiDecoder(make_tag_map('iobes'), 'iobes'), []
+    torch.manual_seed(0)
+    for words in (200, 400):
+        sums = []
+        decoder.candidates(2 * torch.randn(1, words + 1, 11, 11), torch.tensor([words + 1]), 0.05)
+        work.append(sum(sums))
+    assert 1.8 < work[1] / work[0] < 2.2
 
 
 @pytest.mark.parametrize('threshold', [0.01, 0.1, 0.25, 0.5, 0.9, 0.99])
@@ -292,6 +330,39 @@ def test_shown_probabilities_sum_the_variants_of_a_tag(tagger):
         assert p == pytest.approx(expected)
     best = max(paths, key=lambda path: path[1])[0]
     assert find_entities(tagged['tags']) == find_entities([names[tag] for tag in best[:-1]])
+
+
+def random_sentences(number, most):
+    """Different sentences of 1 to so many words that the model knows, however senseless."""
+    generator = random.Random(0)
+    words = sorted({word for words, _ in PEOPLE for word in words})
+    sentences = set()
+    while len(sentences) < number:
+        sentences.add(' '.join(generator.choices(words, k=generator.randint(1, most))))
+    return sorted(sentences)
+
+
+@pytest.mark.parametrize('scale, people', [(30, 0), (1, 100)])
+def test_the_probabilities_of_a_model_that_is_sure(path, scale, people):
+    """Sure of everything, as longer training makes it, or that all words are of people's names."""
+    tagger = load_tagger(path)
+    emission, tag_map = tagger.model.crf.emission, tagger.maps['tag_map']
+    with torch.no_grad():
+        emission.weight *= scale
+        emission.bias *= scale
+        emission.bias += people * torch.tensor([name.endswith('PER') for name in tag_map])
+    sentences = random_sentences(100, most=40)
+    rows = list(tagger.tag(sentences, probabilities=True, least=1e-9))
+    shown = [p for row in rows for p in [row['probability'], *row['probabilities']]]
+    shown += [entity['probability'] for row in rows for entity in row['entities']]
+    assert 0 <= min(shown) and 0.999 < max(shown) <= 1
+    for row in rows:
+        scores, lengths = tagger.score([row['tokens']])
+        marginals = tagger.decoder.marginals(scores, lengths)[0]
+        assert marginals.max() <= 1
+        for name, first, end, p in tagger.decoder.candidates(scores, lengths, 1e-9)[0]:
+            begin = f'S-{name}' if end - first == 1 else f'B-{name}'
+            assert p <= min(1, marginals[first, tag_map[begin]].item() + 1e-9)
 
 
 # --- Sentences of all lengths, in order ---
@@ -402,6 +473,11 @@ TEXT = 'Amara Okafor flew to Oslo.\n\nDunston  checks in\n'
 
 def tag(path, *arguments, stdin=TEXT):
     return call(inference.main, path, *arguments, stdin=stdin.encode())
+
+
+def jsonl(path, *arguments, **options):
+    output = tag(path, '--output_format', 'jsonl', *arguments, **options)
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def test_text_is_an_argument_a_file_or_standard_input(path, tmp_path):
@@ -517,6 +593,17 @@ def test_a_named_pipe_is_read_once_and_whole(path, tmp_path):
     (['--word_column', 0], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['--batch_size', 0], '--batch_size: invalid int from 1'),
     (['--batch_size', 'all'], '--batch_size: invalid int from 1'),
+    (['--explain', '--threshold', 0.5], '--explain: expected no --threshold'),
+    (['--explain', '--threshold', 0], '--explain: expected no --threshold'),
+    (['--threshold', -0.01], '--threshold: invalid float from 0 to 1'),
+    (['--threshold', 1.01], '--threshold: invalid float from 0 to 1'),
+    (['--threshold', 'nan'], '--threshold: invalid float from 0 to 1'),
+    (['--threshold', 'worst'], '--threshold: invalid float from 0 to 1 or best'),
+    (['--mistakes', 3], '--tag_column, --word_column, --mistakes: expected --evaluate'),
+    (['FILE', '--evaluate', '--mistakes', -1], '--mistakes: invalid int from 0'),
+    (['FILE', '--evaluate', '--mistakes', 3, '--output_format', 'conll'],
+     '--mistakes: expected no --output_format'),
+    (['FILE', '--evaluate', '--output_format', 'html'], 'no --output_format but conll'),
 ])
 def test_arguments_without_effect_are_refused(path, arguments, message):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
@@ -524,17 +611,22 @@ def test_arguments_without_effect_are_refused(path, arguments, message):
     assert '\n' not in str(caught.value)
 
 
-def test_formats_agree(path, tagger):
-    rows = [json.loads(line) for line in tag(path, '--output_format', 'jsonl').splitlines()]
+@pytest.mark.parametrize('threshold', [None, 0.71])
+def test_formats_agree(path, tagger, threshold):
+    options = () if threshold is None else ('--threshold', threshold)
+    rows = jsonl(path, *options)
     assert [row['text'] for row in rows] == TEXT.splitlines()
     assert [{**row, 'candidates': []} for row in rows] == list(
-        tagger.tag(TEXT.splitlines(), probabilities=True))
+        tagger.tag(TEXT.splitlines(), probabilities=True, threshold=threshold))
     assert all(0 < e['probability'] <= 1 for row in rows for e in row['entities'])
 
-    lines = tag(path, '--probabilities').splitlines()
-    for line, row in zip(lines, rows):
+    lines = tag(path, *options, '--probabilities').splitlines()
+    plain = tag(path, *options).splitlines()
+    for line, without, row in zip(lines, plain, rows, strict=True):
+        assert line.count('[') == without.count('[') == len(row['entities'])
         for entity in row['entities']:
             assert f'[{entity["type"]} {entity["probability"]:.2f} {entity["text"]}]' in line
+            assert f'[{entity["type"]} {entity["text"]}]' in without
     assert lines[1] == '' and len(lines) == 3
 
     for extra in ([], ['--probabilities']):
@@ -544,7 +636,7 @@ def test_formats_agree(path, tagger):
         columns.insert(len(rows[0]['tokens']), [])
         columns.insert(len(rows[0]['tokens']), [])
         expected = '\n'.join(' '.join(row) for row in [*columns, [], []])
-        assert tag(path, '--output_format', 'conll', *extra) == expected
+        assert tag(path, *options, '--output_format', 'conll', *extra) == expected
 
 
 def test_tokenized(path):
@@ -716,3 +808,193 @@ def test_memory_does_not_grow_with_the_input(path, tmp_path, request):
     assert result.stdout.count('\n') == 7 * sentences
     small, large = map(int, result.stderr.split())
     assert large < 1.05 * small
+
+
+# --- Entities by a threshold ---
+
+THRESHOLDS = [None, 0.05, 0.2, 0.45, 0.8]
+
+
+@pytest.fixture(scope='module')
+def short(tagger):
+    """Short sentences, and for each all sets of entities with their probabilities."""
+    return {sentence: entity_sets(tagger.score([sentence.split()])[0][0],
+                                  len(sentence.split()) + 1, tagger.maps['tag_map'], 'iobes')
+            for sentence in random_sentences(25, most=4)}
+
+
+def iob2(entities, length):
+    """The tags of a sentence with such entities."""
+    tags = ['O'] * length
+    for name, first, end in entities:
+        tags[first:end] = [f'B-{name}'] + [f'I-{name}'] * (end - first - 1)
+    return tags
+
+
+@pytest.mark.parametrize('threshold', THRESHOLDS)
+def test_what_is_tagged_is_the_enumerated_answer(path, short, threshold):
+    options = () if threshold is None else ('--threshold', threshold)
+    rows = jsonl(path, '--tokenized', *options, stdin='\n'.join(short))
+    for row, (sentence, sets) in zip(rows, short.items(), strict=True):
+        words, p = sentence.split(), entity_probabilities(sets)
+        viterbi = max(sets, key=sets.get)
+        entities = viterbi if threshold is None else worth_most(sets, threshold)
+        tags = iob2(entities, len(words))
+        assert (row['text'], row['tokens'], row['tags']) == (sentence, words, tags)
+        assert [(one['type'], one['start'], one['text']) for one in row['entities']] == [
+            (name, len(' '.join([*words[:first], ''])), ' '.join(words[first:end]))
+            for name, first, end in entities]
+        assert all(sentence[one['start']:one['end']] == one['text'] for one in row['entities'])
+        assert [one['probability'] for one in row['entities']] == pytest.approx(
+            [p[entity] for entity in entities], rel=1e-4)
+        assert row['probability'] == pytest.approx(sets[viterbi], rel=1e-4)
+        # The marginals of the tags that are shown
+        assert row['probabilities'] == pytest.approx([
+            sum(q for one, q in sets.items() if iob2(one, len(words))[t] == name)
+            for t, name in enumerate(tags)], rel=1e-4)
+
+
+def test_each_threshold_believes_others(path, short):
+    found = [[row['tags'] for row in jsonl(path, '--tokenized', '--threshold', threshold,
+                                           stdin='\n'.join(short))]
+             for threshold in THRESHOLDS[1:]]
+    assert all(one != other for one, other in itertools.pairwise(found))
+
+
+def test_the_best_threshold_is_the_checkpoints(path, tmp_path):
+    # Its name is less probable than that, and its place more
+    path = variant(path, tmp_path, threshold=0.71)
+    output = tag(path, '--threshold', 'best')
+    assert output == tag(path, '--threshold', 0.71)
+    assert output == 'Amara Okafor flew to [LOC Oslo].\n\nDunston  checks in\n' != tag(path)
+
+
+@pytest.mark.parametrize('arguments', [
+    ['--threshold', 'best'], ['--threshold', 0], ['--threshold', 0.5],
+    ['FILE', '--evaluate', '--mistakes', 5]])
+def test_parts_of_speech_have_no_threshold(path, tmp_path, arguments):
+    path = variant(path, tmp_path, task='pos', threshold=0.5)
+    with pytest.raises(InputError) as caught:
+        tag(path, *arguments)
+    assert str(caught.value) == '--threshold, --mistakes: expected a model of entities'
+    (row,) = jsonl(path, stdin='Dunston checks in')
+    assert row['entities'] == [] and len(row['probabilities']) == 3 and row['probability'] < 1
+
+
+def test_no_best_threshold_before_training_has_ended(trained):
+    # The latest checkpoint is all that a killed run leaves
+    with pytest.raises(InputError, match='--threshold best: .* --evaluate on the validation file'):
+        tag(trained / LATEST, '--threshold', 'best')
+    assert tag(trained / LATEST, '--threshold', 0.5)
+
+
+@pytest.mark.parametrize('threshold', [0.05, 0.45])
+def test_entities_of_a_long_sentence_are_in_their_places(tagger, threshold):
+    words = [word for sentence in random_sentences(300, most=15) for word in sentence.split()]
+    assert 2000 < len(words)
+    (whole,) = tagger.tag([words], threshold=threshold, least=0.05)
+    pieces = tagger.tag([words[:1000], words[1000:2000], words[2000:]], threshold=threshold,
+                        least=0.05)
+    offset, entities, candidates = 0, [], []
+    for piece in pieces:
+        entities += [(one['type'], one['text'], offset + one['start'], offset + one['end'])
+                     for one in piece['entities']]
+        candidates += [(name, offset + start, offset + end)
+                       for name, start, end, _ in piece['candidates']]
+        offset += len(piece['text']) + 1
+    assert [tuple(one.values())[:4] for one in whole['entities']] == entities
+    assert [candidate[:3] for candidate in whole['candidates']] == candidates
+    assert entities[-1][2] > len(' '.join(words[:2000])) and len(candidates) > len(entities)
+    assert all(whole['text'][start:end] == text for _, text, start, end in entities)
+
+
+# --- What thresholds give, and calibration ---
+
+@pytest.fixture(scope='module')
+def gold(short):
+    """The sentences with entities as often as the model thinks: [(words, set of entities), ...]."""
+    generator = random.Random(0)
+    return [(sentence.split(), generator.choices(list(sets), sets.values())[0])
+            for sentence, sets in short.items()]
+
+
+@pytest.fixture(scope='module')
+def gold_file(gold, tmp_path_factory):
+    return write_conll(tmp_path_factory.mktemp('gold') / 'gold.txt', [
+        (words, iob2(entities, len(words))) for words, entities in gold])
+
+
+def evaluate(path, file, *options):
+    """The sections of what --evaluate prints, as lists of lines."""
+    output = tag(path, '--evaluate', file, *options)
+    return [section.split('\n') for section in output.rstrip('\n').split('\n\n')]
+
+
+def test_the_table_of_thresholds_is_seqevals(path, gold, gold_file):
+    _, (header, *table), _ = evaluate(path, gold_file)
+    assert header.split() == ['threshold', 'precision', 'recall', 'F1']
+    text = '\n'.join(' '.join(words) for words, _ in gold)
+    labeled = [iob2(entities, len(words)) for words, entities in gold]
+    expected, all_f1 = [], []
+    for n in range(1, 20):
+        columns = tag(path, '--tokenized', '--threshold', n / 20, '--output_format', 'conll',
+                      stdin=text)
+        found = [[row.split(' ')[1] for row in sentence.split('\n')]
+                 for sentence in columns.rstrip('\n').split('\n\n')]
+        figures = [getattr(seqeval.metrics, f'{name}_score')(labeled, found, zero_division=0)
+                   for name in ('precision', 'recall', 'f1')]
+        expected.append([f'{n / 20:.2f}', *(f'{figure:.4f}' for figure in figures)])
+        all_f1.append(figures[-1])
+    expected[all_f1.index(max(all_f1))].append('best')
+    assert [row.split() for row in table] == expected
+    assert not any(row.endswith(' ') for row in table)
+    assert len(set(all_f1)) > 5
+
+
+def test_calibration_is_that_of_the_enumerated_entities(path, short, gold, gold_file):
+    _, _, (header, *table) = evaluate(path, gold_file)
+    assert header.split() == ['probability', 'candidates', 'mean', 'right']
+    ranges = [[] for _ in range(10)]
+    for sets, (_, labeled) in zip(short.values(), gold):
+        for entity, p in entity_probabilities(sets).items():
+            if p >= 0.05:
+                ranges[int(10 * p)].append((p, entity in labeled))
+    for n, (row, some) in enumerate(zip(table, ranges, strict=True)):
+        low, to, high, number, mean, right = row.split()
+        assert (low, to, high) == (f'{n / 10:.1f}', 'to', f'{(n + 1) / 10:.1f}')
+        assert (int(number), int(right)) == (len(some), sum(ok for _, ok in some))
+        assert float(mean) == pytest.approx(sum(p for p, _ in some) / max(len(some), 1), abs=1e-4)
+    assert 10 < sum(ok for some in ranges for _, ok in some) < sum(map(len, ranges)) - 10
+
+
+def test_what_is_certain_is_in_the_last_range(capsys):
+    sentence = {'text': 'Oslo', 'entities': [], 'candidates': [('LOC', 0, 4, 1.0)]}
+    inference.print_probabilities([{**sentence, 'labeled': [('LOC', 0, 4)]}], mistakes=0)
+    assert capsys.readouterr().out.endswith('\n0.9 to 1.0            1  1.0000      1\n')
+
+
+@pytest.mark.parametrize('threshold', THRESHOLDS)
+@pytest.mark.parametrize('number', [1, 3, 999])
+def test_the_surest_mistakes(path, short, gold, gold_file, threshold, number):
+    options = () if threshold is None else ('--threshold', threshold)
+    *_, wrong, missed = evaluate(path, gold_file, *options, '--mistakes', number)
+    mistakes = {True: [], False: []}
+    for (sentence, sets), (words, labeled) in zip(short.items(), gold):
+        found = max(sets, key=sets.get) if threshold is None else worth_most(sets, threshold)
+        for entity, p in entity_probabilities(sets).items():
+            if p >= 0.05 and (entity in found) != (entity in labeled):
+                name, first, end = entity
+                reading = f'{name} {" ".join(words[first:end])}: {sentence}'
+                mistakes[entity in found].append((p, reading))
+    for (header, *rows), expected, of_all in ((wrong, 'found, but not labeled:', mistakes[True]),
+                                              (missed, 'labeled, but not found:', mistakes[False])):
+        assert header == expected and (of_all or threshold == 0.8)
+        of_all.sort(reverse=True)
+        assert [row.split(' ', 1)[1] for row in rows] == [reading for _, reading in of_all[:number]]
+        assert [float(row.split()[0]) for row in rows] == pytest.approx(
+            [p for p, _ in of_all[:number]], abs=1e-4)
+
+
+def test_no_mistakes_unless_asked_for(path, gold_file, tmp_path):
+    assert 'labeled' not in tag(path, '--evaluate', gold_file)
+    assert len(evaluate(variant(path, tmp_path, task='pos'), gold_file)) == 1

@@ -13,6 +13,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from conftest import BEST, call
 from test_prepare import names, run
 
 import inference
@@ -420,6 +421,10 @@ SENTENCES = ['Dunston flew to Oslo.', '', 'Amara\u2009Okafor \U0001f600 saw (Dun
              "U.S.! can't"]
 
 
+RAW = ["Amara Okafor's flew to Oslo.", '', '\t Dunston,\u00a0Amara\u2028and Oslo \U0001f600!',
+       '{"text": "Rain"} [Okafor]', 'U.S. Amara Okafor saw Dunston (Oslo) \U0001d518x ']
+
+
 @pytest.mark.parametrize('tool', [None, *TOOLS])
 def test_what_a_model_has_tagged(tool, tagger):
     """The words and tags of --output_format conll, from what its jsonl or another tool says."""
@@ -430,6 +435,23 @@ def test_what_a_model_has_tagged(tool, tagger):
                            for entity in row['entities']]) for row in tagged]
     assert list(zip(*words_and_tags(entries))) == [
         (row['tokens'], row['tags']) for row in tagged if row['tokens']]
+
+
+@pytest.mark.parametrize('tool', [None, doccano, prodigy, label_studio])
+@pytest.mark.parametrize('options', [(), ('--threshold', 0.1), ('--threshold', 0.5)])
+def test_from_raw_text_to_a_corpus(tool, options, trained, tmp_path):
+    """What --output_format jsonl prints becomes the corpus that --output_format conll prints."""
+    (tmp_path / 'text.txt').write_text('\n'.join(RAW), encoding='utf-8')
+    lines, columns = (call(inference.main, trained / BEST, tmp_path / 'text.txt', *options,
+                           '--output_format', form) for form in ('jsonl', 'conll'))
+    if tool is not None:
+        rows = map(json.loads, lines.rstrip('\n').split('\n'))
+        lines = [tool(row['text'], [(entity['start'], entity['end'], entity['type'])
+                                    for entity in row['entities']]) for row in rows]
+    (tmp_path / 'conll.txt').write_text(columns, encoding='utf-8')
+    words, tags = words_and_tags(lines)
+    assert (words, tags) == read_words_tags(tmp_path / 'conll.txt', 1, caseless=False)
+    assert len(words) == 4 and {tag for row in tags for tag in row} > {'B-PER', 'I-PER', 'O'}
 
 
 def test_the_tokens_of_inference_are_kept(tagger):

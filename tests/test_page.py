@@ -1,15 +1,20 @@
 """The page of img/page.html shows in a browser what a choice of this file's own says it should."""
 
+import contextlib
 import html
+import io
 import json
 import random
 import re
 import shutil
 import subprocess
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
+from conftest import BEST, ROOT, call, variant
+
+import inference
 
 TEMPLATE = ROOT / 'img' / 'page.html'
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
@@ -55,13 +60,13 @@ keep();
 </script>"""
 
 
-def fill(settings, sentences):
-    """A page as inference.py fills in the template."""
-    before, after = TEMPLATE.read_text(encoding='utf-8').split('/* sentences */\n')
-    settings, *sentences = [json.dumps(one, ensure_ascii=False).replace('<', '\\u003c')
-                            for one in (settings, *sentences)]
-    lines = ''.join(f'{sentence},\n' for sentence in sentences)
-    return before.replace('__SETTINGS__', settings) + lines + after
+def printed(sentences, task='ner'):
+    """The page that inference.py prints if this is what a model has tagged."""
+    tagger = SimpleNamespace(task=task, threshold=0.35, tag=lambda *_, **__: sentences)
+    args = SimpleNamespace(text=TITLE, files=[], threshold=None, batch_size=None)
+    with contextlib.redirect_stdout(io.StringIO()) as page:
+        inference.print_page(tagger, [], args)
+    return page.getvalue()
 
 
 def browse(folder, page, address=''):
@@ -137,7 +142,7 @@ def assert_shows(view, sentences, threshold):
 
 @pytest.mark.parametrize('threshold', [0.05, 0.2, 0.5])
 def test_the_entities_are_those_of_the_threshold_in_the_address(threshold, sentences, tmp_path):
-    page = fill({'title': TITLE, 'task': 'ner', 'threshold': 0.35}, sentences) + KEEP
+    page = printed(sentences) + KEEP
     view, = browse(tmp_path, page, f'#{threshold}')
     assert view['titles'] == [TITLE, TITLE]
     assert view['slider'] == str(threshold)
@@ -148,7 +153,7 @@ def test_the_entities_are_those_of_the_threshold_in_the_address(threshold, sente
 
 
 def test_the_slider_and_the_address_follow_each_other(sentences, tmp_path):
-    page = fill({'title': TITLE, 'task': 'ner', 'threshold': 0.35}, sentences) + KEEP + STEPS
+    page = printed(sentences) + KEEP + STEPS
     views = browse(tmp_path, page, '#0.9')
     # What is no number is the settings' threshold, and the page knows nothing below 0.05; between
     # the slider's steps the address is right
@@ -162,14 +167,78 @@ def test_the_slider_and_the_address_follow_each_other(sentences, tmp_path):
 def test_parts_of_speech_are_under_their_words(tmp_path):
     tags = [f'{n}$' for n in range(len(PIECES))]
     sentences = [{'tokens': PIECES, 'tags': tags}, {'tokens': [], 'tags': []}]
-    page = fill({'title': TITLE, 'task': 'pos', 'threshold': 0.5}, sentences) + KEEP
-    view, = browse(tmp_path, page)
+    view, = browse(tmp_path, printed(sentences, task='pos') + KEEP)
     assert view['titles'] == [TITLE, TITLE]
     words, nothing = view['paragraphs']
     assert words[::2] == [['SPAN', word, {'data-tag': tag}] for word, tag in zip(PIECES, tags)]
     assert words[1::2] == [['#text', ' ', {}]] * len(PIECES) and nothing == []
     assert view['labels'] == tags
     assert 'slider' not in view and view['counts'] == []
+
+
+# --- What a model tags ---
+
+LINES = ['<b>Amara Okafor</b> flew to "Oslo"</script>&amp;', '',
+         '🙂 Dunston 👩🏽‍🚀 saw Rain in Oslo .', "Amara's __SETTINGS__ \\ Oslo",
+         '  Okafor\tOslo\u2028𝔘nicode Amara ${1} <!-- Dunston']
+
+
+@pytest.fixture
+def file(tmp_path):
+    file = tmp_path / '<i>&.txt'
+    file.write_text('\n'.join(LINES), encoding='utf-8')
+    return file
+
+
+@pytest.fixture
+def believed(trained, file):
+    """What --threshold says of the file, for three of them: lists of sentences."""
+    rows = {threshold: call(inference.main, trained / BEST, file, '--output_format', 'jsonl',
+                            '--threshold', threshold) for threshold in (0.1, 0.25, 0.6)}
+    assert len(set(rows.values())) == 3
+    return {threshold: list(map(json.loads, text.rstrip('\n').split('\n')))
+            for threshold, text in rows.items()}
+
+
+@pytest.mark.parametrize('threshold', [0.1, 0.25, 0.6])
+def test_a_page_shows_the_entities_of_its_threshold(
+        threshold, trained, file, believed, tmp_path):
+    page = call(inference.main, trained / BEST, file, '--output_format', 'html')
+    view, = browse(tmp_path, page + KEEP, f'#{threshold}')
+    assert view['titles'] == [str(file)] * 2
+    kinds = []
+    for nodes, line, row in zip(view['paragraphs'], LINES, believed[threshold], strict=True):
+        entities = [(one['type'], one['start'], one['end'], one['probability'])
+                    for one in row['entities']]
+        assert [node for node in nodes if node[1]] == [
+            node for node in expected(line, entities) if node[1]]
+        kinds += [kind for kind, *_ in entities]
+    assert view['counts'] == [[kind, f'{kind} {kinds.count(kind)}'] for kind in ('LOC', 'PER')]
+
+
+def test_a_page_of_parts_of_speech_shows_all_tags(trained, file, tmp_path):
+    checkpoint = variant(trained / BEST, tmp_path, task='pos')
+    columns = call(inference.main, checkpoint, file, '--output_format', 'conll')
+    page = call(inference.main, checkpoint, file, '--output_format', 'html')
+    view, = browse(tmp_path, page + KEEP)
+    shown = [''.join(f'{text} {attributes["data-tag"]}\n' for name, text, attributes in nodes
+                     if name == 'SPAN') for nodes in view['paragraphs']]
+    assert ''.join(sentence + '\n' for sentence in shown) == columns
+
+
+@pytest.mark.parametrize('kept, arguments, start', [
+    (0.35, (), 0.35), (None, (), 0.5), (0.35, ('--threshold', 0.2), 0.2),
+    (0.35, ('--threshold', 'best'), 0.35), (0.35, ('--threshold', 0), 0)])
+def test_what_is_in_a_page(trained, file, tmp_path, kept, arguments, start):
+    checkpoint = variant(trained / BEST, tmp_path, threshold=kept)
+    page = call(inference.main, checkpoint, file, '--output_format', 'html', *arguments)
+    settings = json.loads(re.search('const settings = (.*);', page)[1])
+    assert settings == {'title': str(file), 'task': 'ner', 'threshold': start}
+    rows = re.search(r'(?s)const sentences = \[\n(.*),\n\];', page)[1]
+    tagged = inference.load_tagger(checkpoint).tag(LINES, least=0.05)
+    assert json.loads(f'[{rows}]') == json.loads(json.dumps(list(tagged)))
+    # Nothing ends the script but its own end
+    assert page.count('</script') == 1 and '<!--' not in page
 
 
 def test_the_template_is_small_and_needs_nothing_else():

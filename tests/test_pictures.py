@@ -3,12 +3,16 @@
 import importlib.util
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
-from conftest import PEOPLE, ROOT, SMALL, write_conll
+from conftest import (
+    BEST, LATEST, PEOPLE, ROOT, SMALL, call, data_files, run_script, write_conll)
 
+import inference
 import train
+from utils import InputError, load_checkpoint, save_checkpoint
 
 specification = importlib.util.spec_from_file_location('draw', ROOT / 'img' / 'draw.py')
 draw = importlib.util.module_from_spec(specification)
@@ -71,20 +75,104 @@ def test_each_picture_is_shown_and_small():
         assert len(texts) > 3
 
 
-def test_recording_a_checkpoint(tmp_path, monkeypatch):
-    """--record writes what the pictures need, from any checkpoint."""
-    file = str(write_conll(tmp_path / 'people.txt', PEOPLE))
-    train.main([*map(str, SMALL), '--train_file', file, '--val_file', file, '--epochs', '2',
-                '--output_dir', str(tmp_path)])
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of a run's folder, to draw into."""
+    return shutil.copytree(trained, tmp_path / 'run')
+
+
+def drawn(folder):
+    """The texts of the pictures in a folder, by their names."""
+    return {path.stem: shown(path)[0] for path in folder.glob('*.svg')}
+
+
+def test_recording_a_run(run, tmp_path, monkeypatch):
+    """--record writes what the pictures need, from any run."""
     monkeypatch.setattr(draw, 'HERE', tmp_path)
-    draw.main(['--record', str(tmp_path / train.CHECKPOINT)])
+    draw.main(['--record', str(run)])
     written = json.loads((tmp_path / 'run.json').read_text())
-    assert [row['epoch'] for row in written['log']] == [0, 1]
+    assert [row['epoch'] for row in written['log']] == list(range(50))
     assert len(written['transition']) == len(written['tags']) == 2 + 9
     # Every word of it has probabilities, nearly all of which are shown
     assert len(written['ambiguous']['marginals']) == len(draw.AMBIGUOUS)
     assert all(sum(row) > 0.8 for row in written['ambiguous']['marginals'])
-    of_a_model = (draw.task, draw.learning, draw.transitions, draw.marginals)
-    monkeypatch.setattr(draw, 'PICTURES', of_a_model)
-    draw.draw(tmp_path)
-    assert all((tmp_path / f'{picture.__name__}.svg').exists() for picture in of_a_model)
+    monkeypatch.setattr(draw, 'PICTURES', (draw.task, draw.marginals))
+    draw.main(['--folder', str(tmp_path)])
+    names = {'task', 'marginals', 'learning', 'transitions', 'thresholds', 'calibration'}
+    assert drawn(tmp_path).keys() == names
+    # The run itself gives the very same pictures
+    draw.main(['--run', str(run)])
+    for path in run.glob('*.svg'):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_pictures_of_a_run(run):
+    output = call(draw.main, '--run', run)
+    names = ['learning', 'transitions', 'thresholds', 'calibration']
+    assert output.splitlines() == [str(run / f'{name}.svg') for name in names]
+    texts = drawn(run)
+    assert texts.keys() == set(names)
+    best, latest = (load_checkpoint(run / name, 'cpu') for name in (BEST, LATEST))
+    assert best['epoch'] < latest['epoch'] == len(draw.read_run(run)['log'])
+    assert texts['learning'].count(f'best epoch: {best["epoch"] - 1}') == 2
+    assert {'losses', 'validation scores', 'epoch', 'entity F1'} <= set(texts['learning'])
+    assert f"the run's threshold: {best['threshold']:.2f}" in texts['thresholds']
+    assert {'threshold', 'precision', 'recall', 'F1'} <= set(texts['thresholds'])
+    assert {'B-PER', '0'} <= set(texts['transitions'])
+    numbers = [str(number) for number, _, _ in draw.read_run(run)['calibration'] if number]
+    assert numbers and numbers == [text for text in texts['calibration'] if text.isdigit()]
+
+
+def test_a_run_has_the_numbers_that_evaluate_prints(run):
+    output = call(inference.main, run / BEST, run / 'data.txt', '--evaluate', '--device', 'cpu')
+    written = draw.read_run(run)
+    rows = ['{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) for row in written['thresholds']]
+    rows += ['{:10}  {:.4f}  {:5}'.format(*row) for row in written['calibration']]
+    assert len(rows) == 19 + 10
+    for row in rows:
+        assert row in output
+        output = output[output.index(row):]
+
+
+def test_ranges_of_probability():
+    judged = [(1.0, True, True, ''), (0.95, False, True, ''), (0.9, True, False, ''),
+              (0.3, True, False, ''), (0.05, False, False, '')]
+    empty = (0, 0, 0)
+    assert inference.score_ranges(judged) == [
+        (1, 0.05, 0), empty, empty, (1, 0.3, 1), *[empty] * 5, (3, pytest.approx(0.95), 2)]
+
+
+def test_a_run_that_was_cut_off(run):
+    """Without a threshold nothing is marked."""
+    best = load_checkpoint(run / BEST, 'cpu')
+    del best['threshold']
+    save_checkpoint(run / BEST, best)
+    draw.main(['--run', str(run)])
+    assert len(drawn(run)) == 4
+    assert not any('the run' in text for text in drawn(run)['thresholds'])
+
+
+def test_a_run_of_parts_of_speech(tmp_path):
+    """It has neither thresholds nor candidates; nor need it have language models and a CRF."""
+    write_conll(tmp_path / 'data.txt', PEOPLE)
+    call(train.main, *SMALL, *data_files(tmp_path), '--task', 'pos', '--epochs', 1,
+         '--no-language_models', '--no-crf', '--output_dir', tmp_path)
+    output = call(draw.main, '--run', tmp_path)
+    assert output.startswith('only entities have thresholds')
+    texts = drawn(tmp_path)
+    assert texts.keys() == {'learning', 'transitions'}
+    assert 'accuracy' in texts['learning'] and 'both LMs, training' not in texts['learning']
+
+
+def test_no_run(run):
+    result = run_script('img/draw.py', '--run', run.parent)
+    assert result.returncode == 1 and result.stdout == ''
+    assert re.fullmatch(r'error: .*BEST_.*: cannot be read: .*\n', result.stderr)
+    for log, problem in (('', 'expected .* epochs or more, found 0'),
+                         ('epoch,lm_loss\n0', 'cannot be read'), (None, 'cannot be read')):
+        (run / train.LOG).unlink()
+        if log is not None:
+            (run / train.LOG).write_text(log)
+        with pytest.raises(InputError, match=problem):
+            draw.main(['--run', str(run)])
+    assert drawn(run) == {}

@@ -111,6 +111,8 @@ def test_pos_from_the_second_column(tmp_path):
     assert '\nNNP     1.0000  1.0000  1.0000        3\n' in output
     assert 'entity' not in output
     assert output.endswith('Dunston/NNP checks/VBZ in/RB\nDunston/NNP checks/VBZ in/RB\n')
+    # There is no threshold for them, not even one of None
+    assert 'threshold' not in torch.load(tmp_path / BEST, weights_only=True)
 
 
 def test_one_seed_gives_one_model_on_any_terminal(people, tmp_path):
@@ -782,6 +784,88 @@ def test_a_full_disk_ends_all_processes(people, tmp_path, request):
     assert process.returncode != 0 and 'cannot be written' in errors
     assert_lines_of_ours(errors)
     assert not list(tmp_path.glob('*.tmp'))
+
+
+# --- The threshold that training finds ---
+
+VAL = [(['Okafor', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-LOC', 'O']),
+       (['Amara', 'Dunston', 'flew'], ['B-PER', 'I-PER', 'O']),
+       (['Dunston', 'to', 'Amara'], ['O', 'O', 'B-PER']), (['Rain', 'Oslo'], ['O', 'B-LOC'])]
+TEST = [(['Oslo', 'saw', 'Amara', 'Okafor'], ['B-LOC', 'O', 'B-PER', 'I-PER']),
+        (['Dunston', 'flew', 'in'], ['B-PER', 'O', 'O']), (['Rain', 'Okafor'], ['O', 'B-PER'])]
+LINE = (r'\n--threshold best is (0\.\d\d): precision (0\.\d{4}), recall (0\.\d{4}), '
+        r'F1 (0\.\d{4}) instead of (0\.\d{4})\n\Z')
+
+
+def by_threshold(checkpoint, file):
+    """What --evaluate says of a file: Viterbi's F1; precision, recall and F1 by threshold."""
+    output = call(inference.main, checkpoint, '--evaluate', file)
+    table = re.findall(r'(?m)^ +(0\.\d\d) +(0\.\d{4}) +(0\.\d{4}) +(0\.\d{4})', output)
+    viterbi = re.search(r'(?m)^all +\S+ +\S+ +(\S+)', output)[1]
+    return viterbi, {threshold: figures for threshold, *figures in table}
+
+
+def assert_threshold(output, folder, val, test):
+    """The last line is right, and its threshold is in the best checkpoint: the threshold."""
+    assert output.count('--threshold') == 1
+    threshold, *figures, instead_of = re.search(LINE, output).groups()
+    viterbi, table = by_threshold(folder / BEST, test)
+    assert (figures, instead_of) == (table[threshold], viterbi)
+    _, table = by_threshold(folder / BEST, val)
+    half = max(float(f1) for _, _, f1 in table.values()) / 2
+    assert abs(max(half, 0.05) - float(threshold)) < 0.0251
+    assert load_checkpoint(folder / BEST, 'cpu')['threshold'] == float(threshold)
+    assert 'threshold' not in load_checkpoint(folder / LATEST, 'cpu')
+    return float(threshold)
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """Arguments to train with three files that differ, and the two that are scored."""
+    train_file, val, test = (
+        write_conll(tmp_path / f'{name}.txt', sentences)
+        for name, sentences in (('train', PEOPLE), ('val', VAL), ('test', TEST)))
+    return (*SMALL, '--lr', 0.1, '--patience', 40, '--output_dir', tmp_path, '--train_file',
+            train_file, '--val_file', val, '--test_file', test), val, test
+
+
+@pytest.mark.parametrize('epochs', [10, 20, 30])
+def test_the_threshold_is_half_of_the_best_f1_in_validation(divided, tmp_path, epochs):
+    arguments, val, test = divided
+    output = call(train.main, *arguments, '--epochs', epochs)
+    assert 0.05 < assert_threshold(output, tmp_path, val, test) < 0.5
+
+
+def test_no_threshold_is_below_0_05(divided, tmp_path):
+    arguments, val, test = divided
+    # An entity that nobody finds who has learned nothing
+    write_conll(val, [(['Rain'] * 9, ['B-LOC'] + ['I-LOC'] * 8)])
+    output = call(train.main, *arguments, '--epochs', 1, '--lr', 0)
+    assert assert_threshold(output, tmp_path, val, test) == 0.05
+
+
+def test_the_threshold_without_a_test_file(divided, tmp_path):
+    (*arguments, _, _), val, _ = divided
+    output = call(train.main, *arguments, '--epochs', 20)
+    assert_threshold(output, tmp_path, val, val)
+
+
+def test_the_threshold_after_ctrl_c_and_when_training_continues(divided, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        if arguments[-1] == 12:
+            raise KeyboardInterrupt
+        return train_one_epoch(*arguments)
+
+    (arguments, *files), train_one_epoch = divided, train.train
+    with monkeypatch.context() as patched:
+        patched.setattr(train, 'train', interrupted)
+        output = call(train.main, *arguments, '--epochs', 40)
+    assert 'stopped in epoch 12; to continue' in output
+    assert_threshold(output, tmp_path, *files)
+    for checkpoint, epochs in ((BEST, 40), (LATEST, 42)):
+        output = call(train.main, '--checkpoint', tmp_path / checkpoint, '--epochs', epochs)
+        assert f'epoch {epochs - 1}:' in output and ANEW not in output
+        assert_threshold(output, tmp_path, *files)
 
 
 # --- Files and pipes that fail ---
