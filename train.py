@@ -76,7 +76,7 @@ def add_arguments(parser):
     add('--lr_decay', type=amount, default=0.05, help='learning rate: lr / (1 + lr_decay * epoch)')
     add('--momentum', type=share, default=0.9, help='of stochastic gradient descent')
     add('--grad_clip', type=amount, default=5.0, help='largest absolute value of a gradient')
-    add('--ema', type=share, default=0.999, help='decay of the averaged weights; 0 averages nothing')
+    add('--ema', type=share, default=0.998, help='decay of the average of weights; 0: no average')
     add('--lm_weight', type=amount, default=1.0, help="weight of the language models' losses")
     add('--patience', type=count, default=10, help='epochs without a better score before it stops')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
@@ -170,7 +170,8 @@ def train(train_loader, model, averaged, vb_criterion, optimizer, args, epoch):
         loss.backward()
         clip_gradient(optimizer, args.grad_clip)
         optimizer.step()
-        averaged.update_parameters(model)
+        if step % 2 == 0:
+            averaged.update_parameters(model)
 
         # Not every time, since a GPU's loss has to be waited for
         if step % 50 == 0:
@@ -222,9 +223,8 @@ def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, sta
             # All take the first one's results, to stop together (the call fills a list)
             dist.broadcast_object_list(results)
         (val_loss, scores), (_, plain) = results
-        total_loss = mean_lm_loss + mean_vb_loss + val_loss
-        if not math.isfinite(total_loss):
-            raise InputError(f'epoch {epoch}: the loss is {total_loss}; try a smaller --lr')
+        if not math.isfinite(mean_lm_loss + mean_vb_loss + val_loss):
+            raise InputError(f'epoch {epoch}: the loss is not finite; try a smaller --lr')
 
         is_best = scores[args.criterion] > state['best_score']
         state['best_score'] = max(scores[args.criterion], state['best_score'])
@@ -232,8 +232,8 @@ def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, sta
         state['epoch'] = epoch + 1
         state['log'].append({
             'epoch': epoch, 'lm_loss': mean_lm_loss, 'viterbi_loss': mean_vb_loss,
-            'val_viterbi_loss': val_loss, **scores, f'plain_{args.criterion}': plain[args.criterion],
-            'lr': lr, 'seconds': time.perf_counter() - began})
+            'val_viterbi_loss': val_loss, **scores, 'plain_score': plain[args.criterion], 'lr': lr,
+            'seconds': time.perf_counter() - began})
         if rank == 0:
             save_epoch(model, averaged, optimizer, maps, state, args, is_best)
     if state['epochs_since_improvement'] >= args.patience:
@@ -298,17 +298,20 @@ def make_optimizer(model, args):
 
 
 def average_weights(model, state, args):
-    """A model whose weights are the running mean of the other's after each step (EMA)."""
-    def move(means, weights, steps):
+    """A model whose weights are the moving average of another's, which it is updated with (EMA)."""
+    def move(averages, weights, updates):
         # At first it forgets faster, or it would long remember the beginning
-        decay = min(args.ema, (1 + int(steps)) / (10 + int(steps)))
+        decay = min(args.ema, (1 + int(updates)) / (10 + int(updates)))
         # Vectors of words that the training file lacks never change
-        for tensors in (means, weights):
+        for tensors in (averages, weights):
             tensors[words] = tensors[words][:state['trained_rows']]
-        torch._foreach_lerp_(means, weights, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     words = [name for name, _ in model.named_parameters()].index('word_embeds.weight')
-    return AveragedModel(model, multi_avg_fn=move)
+    averaged = AveragedModel(model, multi_avg_fn=move)
+    if args.ema == 0:
+        averaged.module = model
+    return averaged
 
 
 def finish(args, rank):
@@ -440,7 +443,7 @@ def restore(checkpoint, model, averaged, optimizer, path):
     """Bring a model, its averaged weights and its optimizer to where a checkpoint has them."""
     with file_errors(path, 'used'), torch.no_grad():
         averaged.module.load_state_dict(checkpoint['model'])
-        averaged.n_averaged.fill_(checkpoint['steps'])
+        averaged.n_averaged.fill_(checkpoint['updates'])
         model.load_state_dict(checkpoint['model'])
         for name, weight in model.named_parameters():
             weight[:len(checkpoint['plain'][name])] = checkpoint['plain'][name]
@@ -457,7 +460,7 @@ def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
     plain = {name: weight.detach() for name, weight in model.named_parameters()}
     plain['word_embeds.weight'] = plain['word_embeds.weight'][:state['trained_rows']].clone()
     checkpoint = {'model': averaged.module.state_dict(), 'plain': plain,
-                  'steps': int(averaged.n_averaged), 'optimizer': optimizer.state_dict()['state'],
+                  'updates': int(averaged.n_averaged), 'optimizer': optimizer.state_dict()['state'],
                   'maps': maps, **state}
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)
@@ -470,8 +473,8 @@ def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
     print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
           f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
-          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
-          f'{row["seconds"]:.1f} s', flush=True)
+          f'{scores}{" (best so far)" if is_best else ""}, not averaged {row["plain_score"]:.4f}; '
+          f'lr {row["lr"]:.5f}, {row["seconds"]:.1f} s', flush=True)
 
 
 def say_how_to_continue(args, state):

@@ -30,7 +30,7 @@ from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 CHECKPOINT_FORMAT = 4
-CHECKPOINT_KEYS = {'model', 'plain', 'steps', 'trained_rows', 'optimizer', 'maps', 'arguments',
+CHECKPOINT_KEYS = {'model', 'plain', 'updates', 'trained_rows', 'optimizer', 'maps', 'arguments',
                    'model_arguments', 'epoch', 'best_score', 'epochs_since_improvement', 'log'}
 
 

@@ -2,6 +2,7 @@
 
     python tests/reproduce.py results               its table of results, about 4 hours
     python tests/reproduce.py ablations             its table of what matters, about 4 hours
+    python tests/reproduce.py settings              the settings that were searched, about 4 hours
     python tests/reproduce.py results --jobs 2      two runs at a time, of one thread each
 
 The corpora come from data/prepare.py: ewt, wnut17, gmb and glove. A run that is cut off goes on
@@ -12,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +34,8 @@ from inference import load_tagger  # noqa: E402
 CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
            'gmb': ('--criterion', 'entity_f1'),
            'gmb8000': ('--criterion', 'entity_f1'),
-           'ewt': ('--task', 'pos', '--criterion', 'accuracy')}
+           'ewt': ('--task', 'pos', '--criterion', 'accuracy'),
+           'ewt4000': ('--task', 'pos', '--criterion', 'accuracy')}
 
 
 # --- Variants that no user has a reason for: each replaces one function ---
@@ -82,7 +85,17 @@ VARIANTS = {
     'norm clipping': ((), norm_clipping),
     'dropout 0.5': (('--dropout', '0.5'), None),
     'learning rate 0.015': (('--lr', '0.015'), None),
+    'learning rate 0.06': (('--lr', '0.06'), None),
+    'learning rate decay 0': (('--lr_decay', '0'), None),
+    'dropout 0.2': (('--dropout', '0.2'), None),
+    'batches of 16, learning rate 0.04': (('--batch_size', '16', '--lr', '0.04'), None),
+    'batches of 32, learning rate 0.06': (('--batch_size', '32', '--lr', '0.06'), None),
+    'momentum 0.95, learning rate 0.015': (('--momentum', '0.95', '--lr', '0.015'), None),
+    'an average of 5,000 steps': (('--ema', '0.9996'), None),
 }
+SEARCHED = ('the full model', 'learning rate 0.06', 'batches of 16, learning rate 0.04',
+            'batches of 32, learning rate 0.06', 'dropout 0.2', 'dropout 0.5',
+            'learning rate decay 0', 'momentum 0.95, learning rate 0.015')
 # The full model and the five variants that differ most from it on WNUT 2017
 ON_GMB = ('the full model', '(b) no characters either', 'vectors cut to the training vocabulary',
           'no pre-trained vectors', 'dropout 0.5', 'learning rate 0.015')
@@ -107,6 +120,10 @@ TABLES = {
                 for seed in range(seeds)],
     'ablations': [*(Run('wnut17', variant, 8, seed) for seed in range(2) for variant in VARIANTS),
                   *(Run('gmb8000', variant, 5, 0) for variant in ON_GMB)],
+    'settings': [Run(corpus, variant, epochs, seed)
+                 for variant, seeds in ((SEARCHED[0], 3), *((name, 1) for name in SEARCHED[1:]))
+                 for seed in range(seeds)
+                 for corpus, epochs in (('wnut17', 10), ('ewt4000', 5), ('gmb8000', 4))],
 }
 
 
@@ -114,10 +131,10 @@ TABLES = {
 
 def files(run, args):
     """The training, validation and test file of a corpus."""
-    corpus = 'gmb' if run.corpus == 'gmb8000' else run.corpus
+    corpus, number = re.fullmatch(r'(.*?)(\d000)?', run.corpus).groups()
     paths = [args.data / corpus / f'{name}.txt' for name in ('train', 'val', 'test')]
-    if run.corpus == 'gmb8000':
-        sentences = paths[0].read_text(encoding='utf-8').split('\n\n')[:8000]
+    if number is not None:
+        sentences = paths[0].read_text(encoding='utf-8').split('\n\n')[:int(number)]
         paths[0] = run.folder(args) / 'train.txt'
         paths[0].write_text('\n\n'.join(sentences) + '\n', encoding='utf-8')
     return paths
@@ -145,7 +162,8 @@ def perform(run, args):
         log = list(csv.DictReader(file))
     tagger = load_tagger(folder / train.BEST_CHECKPOINT)
     # The least disturbed epoch is the one to compare
-    scores = {'epochs': len(log), 'seconds': min(float(row['seconds']) for row in log)}
+    scores = {'epochs': len(log), 'seconds': min(float(row['seconds']) for row in log),
+              'plain': max(float(row['plain_score']) for row in log)}
     for name, path in (('val', val_file), ('test', test_file)):
         words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
         predicted = [tagged['tags'] for tagged in tagger.tag(words)]
@@ -182,8 +200,8 @@ def spread(figures):
 
 def print_table(runs, args):
     """A row for each corpus and variant that has been run."""
-    names = ('corpus', 'variant', 'seeds', 'epochs', 's / epoch', 'validation', 'test',
-             'test precision', 'test recall')
+    names = ('corpus', 'variant', 'seeds', 'epochs', 's / epoch', 'not averaged', 'validation',
+             'test', 'test precision', 'test recall')
     print('|', ' | '.join(names), '|\n|', ' | '.join('---' for _ in names), '|')
     for corpus, variant in dict.fromkeys((run.corpus, run.variant) for run in runs):
         paths = [run.folder(args) / 'scores.json' for run in runs
@@ -191,10 +209,13 @@ def print_table(runs, args):
         scores = [json.loads(path.read_text()) for path in paths if path.exists()]
         if not scores:
             continue
-        figures = [('val', 'accuracy'), ('test', 'accuracy')] if corpus == 'ewt' else [
+        figures = [('val', 'accuracy'), ('test', 'accuracy')] if corpus[:3] == 'ewt' else [
             ('val', 'F1'), ('test', 'F1'), ('test', 'precision'), ('test', 'recall')]
-        cells = [spread([score[file][figure] for score in scores]) for file, figure in figures]
-        cells += [''] * (4 - len(cells))
+        # Settings are chosen by validation alone
+        figures = figures[:1] if args.table == 'settings' else figures
+        cells = [spread([score['plain'] for score in scores])]
+        cells += [spread([score[file][figure] for score in scores]) for file, figure in figures]
+        cells += [''] * (5 - len(cells))
         epochs = mean(score['epochs'] for score in scores)
         seconds = mean(score['seconds'] for score in scores)
         print('|', ' | '.join((corpus, variant, str(len(scores)), f'{epochs:.0f}',
