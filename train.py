@@ -145,7 +145,7 @@ def main(argv):
         dist.destroy_process_group()
 
 
-def train(train_loader, model, averaged, vb_criterion, optimizer, args, epoch):
+def train(train_loader, model, vb_criterion, optimizer, averaged, args, epoch):
     """Train for an epoch; returns mean losses: of the language models (or 0), Viterbi (vb)."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
@@ -215,7 +215,7 @@ def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, sta
         torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
-            train_loader, parallel_model, averaged, vb_criterion, optimizer, args, epoch)
+            train_loader, parallel_model, vb_criterion, optimizer, averaged, args, epoch)
         # The averaged weights are what is used; how good the others are is only said
         results = [validate(val_loader, weights, vb_criterion, vb_decoder, tag_map, args)
                    for weights in (averaged.module, model)]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from inference import CANDIDATE, Tagger, ViterbiDecoder  # noqa: E402
 from models import LM_LSTM_CRF, ViterbiLoss  # noqa: E402
-from train import make_loader, make_optimizer, train, validate  # noqa: E402
+from train import average_weights, make_loader, make_optimizer, train, validate  # noqa: E402
 from utils import (  # noqa: E402
     convert_tags,
     create_input_tensors,
@@ -202,9 +202,10 @@ def measure_training(model, loader, maps, args, table):
     crf_criterion = ViterbiLoss(maps['tag_map'])
     optimizer = make_optimizer(model, args)
     sentences, device = loader.dataset.sentences, args.device
+    averaged = average_weights(model, {'trained_rows': int(sentences.wmaps.max()) + 1}, args)
 
     def epoch():
-        train(loader, model, crf_criterion, optimizer, args, 0)
+        train(loader, model, crf_criterion, optimizer, averaged, args, 0)
 
     whole, rate = timed_beside_matmul(epoch, model, device)
     flops = useful_flops(model, sentences.wmap_lengths, sentences.cmap_lengths, training=True)
@@ -323,7 +324,7 @@ def main():
     parser.add_argument('--vectors', type=int, default=20_000, help='number of word vectors')
     args = parser.parse_args()
     args.task, args.tag_scheme = 'ner', 'iobes'
-    args.lr, args.momentum, args.grad_clip, args.lm_weight = 0.03, 0.9, 5.0, 1.0
+    args.lr, args.momentum, args.grad_clip, args.lm_weight, args.ema = 0.03, 0.9, 5.0, 1.0, 0.998
     # The word embeddings stand for pre-trained ones, which are fine-tuned
     args.emb_file = 'vectors.txt'
 

@@ -1,5 +1,6 @@
 """train.py and inference.py with real files, as a user runs them."""
 
+import argparse
 import csv
 import errno
 import fcntl
@@ -76,7 +77,8 @@ def assert_same(one, other):
 def test_training_prints_scores_and_sentences(trained):
     output = (trained / 'stdout.txt').read_text()
     assert 'epoch 0: LM loss' in output
-    assert 'macro F1 1.0000, entity F1 1.0000, accuracy 1.0000 (best so far); lr' in output
+    assert ('macro F1 1.0000, entity F1 1.0000, accuracy 1.0000 (best so far), not averaged '
+            '1.0000; lr') in output
     assert '\nPER     1.0000  1.0000  1.0000        4\n' in output
     assert '[PER Dunston] checks in\n[PER Amara Okafor] flew to [LOC Oslo] .\n' in output
 
@@ -85,7 +87,7 @@ def test_log(trained):
     rows = read_log(trained)
     assert [int(row['epoch']) for row in rows] == list(range(50))
     assert set(rows[0]) == {'epoch', 'lm_loss', 'viterbi_loss', 'val_viterbi_loss', 'macro_f1',
-                            'entity_f1', 'accuracy', 'lr', 'seconds'}
+                            'entity_f1', 'accuracy', 'plain_score', 'lr', 'seconds'}
     assert float(rows[3]['lr']) == pytest.approx(0.1 / (1 + 0.05 * 3))
     assert float(rows[-1]['lm_loss']) < float(rows[0]['lm_loss'])
 
@@ -93,8 +95,9 @@ def test_log(trained):
 def test_checkpoint_loads_safely_and_knows_its_maps(trained):
     checkpoint = torch.load(trained / BEST, weights_only=True)
     assert set(checkpoint) == {
-        'format', 'model', 'optimizer', 'maps', 'epoch', 'best_score',
-        'epochs_since_improvement', 'log', 'arguments', 'model_arguments', 'threshold'}
+        'format', 'model', 'plain', 'updates', 'trained_rows', 'optimizer', 'maps', 'epoch',
+        'best_score', 'epochs_since_improvement', 'log', 'arguments', 'model_arguments',
+        'threshold'}
     assert checkpoint['maps']['word_map'].split('\n')[0] == '<pad>'
     tagger = load_tagger(trained / BEST)
     assert set(tagger.maps['tag_map']) == {
@@ -175,7 +178,7 @@ def test_a_loss_that_is_no_number_stops_training(people, tmp_path, monkeypatch):
     before = (tmp_path / LATEST).read_bytes()
     monkeypatch.setattr(train, 'train', lambda *_: (0.0, math.nan))
     assert_one_line(train.main, ['--checkpoint', tmp_path / LATEST, '--epochs', 9],
-                    'epoch 1: the loss is nan; try a smaller --lr')
+                    'epoch 1: the loss is not finite; try a smaller --lr')
     assert (tmp_path / LATEST).read_bytes() == before
 
 
@@ -189,7 +192,8 @@ def test_train_and_validate_from_python(trained, people):
     loader = train.make_loader(words, tags, maps, batch_size=2)
     criterion, decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'], 'iobes')
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses = [train.train(loader, model, criterion, optimizer, args, i) for i in range(5)]
+    averaged = train.average_weights(model, {'trained_rows': len(maps['word_map'])}, args)
+    losses = [train.train(loader, model, criterion, optimizer, averaged, args, i) for i in range(5)]
     assert losses[-1][0] < losses[0][0] and losses[-1][1] < losses[0][1]
     loss, scores = train.validate(loader, model, criterion, decoder, maps['tag_map'], args)
     assert math.isfinite(loss) and set(scores) == {'accuracy', 'macro_f1', 'entity_f1'}
@@ -250,6 +254,61 @@ def test_no_gradient_is_larger_than_grad_clip(people, tmp_path):
     assert change == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.parametrize('decay', [0.999, 0.4])
+def test_the_average_of_weights_is_the_moving_one(people, decay):
+    args, _ = train.parse_arguments([*map(str, people), '--ema', str(decay)])
+    model, state = torch.nn.Module(), {'trained_rows': 3}
+    model.word_embeds, model.other = torch.nn.Embedding(5, 2), torch.nn.Linear(2, 2)
+    averaged = train.average_weights(model, state, args)
+    expected, generator = None, torch.Generator().manual_seed(0)
+    for n in range(30):
+        with torch.no_grad():
+            model.other.weight.add_(torch.randn(2, 2, generator=generator))
+            model.word_embeds.weight[:3].add_(torch.randn(3, 2, generator=generator))
+        averaged.update_parameters(model)
+        weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        share = 1 - min(decay, (1 + n) / (10 + n)) if n > 0 else 1
+        expected = {name: share * weight + (1 - share) * (expected or weights)[name]
+                    for name, weight in weights.items()}
+    for name, weight in averaged.module.named_parameters():
+        assert torch.allclose(weight, expected[name], atol=1e-6)
+    assert torch.equal(averaged.module.word_embeds.weight[3:], model.word_embeds.weight[3:])
+
+
+def test_the_averaged_weights_are_used_and_training_continues_from_the_others(people, tmp_path):
+    # Okafor is too rare for the map of words, but has a vector
+    (tmp_path / 'vectors.txt').write_text('lagos 5 4 3 2 1 0\nokafor 0 1 2 3 4 5\n')
+    options = (*people, '--emb_file', tmp_path / 'vectors.txt', '--epochs', 3, '--lr', 0.1,
+               '--min_word_freq', 2)
+    train_in(tmp_path / 'average', *options)
+    train_in(tmp_path / 'none', *options, '--ema', 0)
+    with_average, without = (load_checkpoint(tmp_path / name / LATEST, 'cpu')
+                             for name in ('average', 'none'))
+    # Averaging changes nothing of what is learned
+    for name, weight in without['plain'].items():
+        assert torch.equal(weight, with_average['plain'][name])
+        assert torch.equal(weight, without['model'][name][:len(weight)])
+        assert not torch.equal(weight, with_average['model'][name][:len(weight)])
+    # Vectors of words that the training file lacks come last, are not saved twice, and stay
+    words = list(with_average['maps']['word_map'])
+    assert words[-2:] == ['okafor', 'lagos'] and with_average['trained_rows'] == len(words) - 1
+    assert len(with_average['plain']['word_embeds.weight']) == len(words) - 1
+    assert with_average['model']['word_embeds.weight'][-1].tolist() == [5, 4, 3, 2, 1, 0]
+    tagger = load_tagger(tmp_path / 'average' / LATEST)
+    assert torch.equal(tagger.model.crf.transition, with_average['model']['crf.transition'])
+    # What the log says of both is true
+    args, maps = argparse.Namespace(**with_average['arguments']), with_average['maps']
+    corpus = read_corpus(tmp_path / 'data.txt', 'ner', 3, 'iobes')
+    loader, decoder = train.make_loader(*corpus, maps, 32), ViterbiDecoder(maps['tag_map'], 'iobes')
+    for part, column in (('model', 'macro_f1'), ('plain', 'plain_score')):
+        with torch.no_grad():
+            for name, weight in tagger.model.named_parameters():
+                weight[:len(with_average[part][name])] = with_average[part][name]
+        _, scores = train.validate(loader, tagger.model, ViterbiLoss(maps['tag_map']), decoder,
+                                   maps['tag_map'], args)
+        assert scores['macro_f1'] == with_average['log'][-1][column]
+
+
 # Two epochs with each of these learn something else
 ARGUMENTS = ['--min_word_freq 2', '--min_char_freq 2', '--no-caseless', '--no-expand_vocab',
              '--tag_scheme iob2', '--char_emb_dim 6', '--word_emb_dim 4', '--char_rnn_dim 9',
@@ -258,7 +317,7 @@ ARGUMENTS = ['--min_word_freq 2', '--min_char_freq 2', '--no-caseless', '--no-ex
              '--no-language_models', '--no-language_models --no-characters', '--no-crf',
              '--epochs 3', '--batch_size 2', '--lr 0.02', '--lr_decay 0.5', '--momentum 0.5',
              '--grad_clip 0.01', '--lm_weight 0.5', '--seed 1', '--task pos --tag_column 1',
-             '--word_column 1', '--tag_column 2']
+             '--word_column 1', '--tag_column 2', '--ema 0.1']
 
 
 def test_the_arguments_of_these_tests_are_all_that_there_are():
@@ -346,7 +405,8 @@ SCORES = {'macro_f1': (0.3, 0.1, 0.2), 'entity_f1': (0.2, 0.3, 0.1), 'accuracy':
 @pytest.mark.parametrize('criterion, epoch', [('macro_f1', 1), ('entity_f1', 2), ('accuracy', 3)])
 def test_the_criterion_says_which_epoch_is_the_best_and_tested_one(
         people, tmp_path, monkeypatch, criterion, epoch):
-    results = [(1.0, dict(zip(SCORES, scores))) for scores in zip(*SCORES.values())]
+    results = [(1.0, dict(zip(SCORES, scores))) for scores in zip(*SCORES.values())
+               for _ in ('averaged', 'not averaged')]
     monkeypatch.setattr(train, 'validate', lambda *_: results.pop(0))
     output = call(train.main, *people, '--criterion', criterion, '--epochs', 3, '--lr', 1,
                   '--batch_size', 1)
@@ -366,7 +426,8 @@ def test_as_good_is_not_better(people, tmp_path):
 
 
 def test_patience_begins_anew_with_each_better_score(people, tmp_path, monkeypatch):
-    scores = iter([0.1, 0, 0.2, 0, 0.15, 0.3])
+    # Of each epoch, the score of the averaged weights and that of the others
+    scores = iter([0.1, 0, 0, 0.5, 0.2, 0.5, 0, 0, 0.15, 0, 0.3, 0])
     monkeypatch.setattr(train, 'validate', lambda *_: (1.0, {'macro_f1': next(scores)}))
     call(train.main, *people, '--patience', 2)
     assert len(read_log(tmp_path)) == 5
@@ -936,12 +997,12 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_in_tagging(trained, tmp_path,
 
 
 @pytest.mark.parametrize('keys', [
-    ('format',), ('model',), ('optimizer',), ('maps',), ('arguments',),
-    ('model_arguments',), ('epoch',), ('best_score',),
+    ('format',), ('model',), ('plain',), ('updates',), ('trained_rows',), ('optimizer',),
+    ('maps',), ('arguments',), ('model_arguments',), ('epoch',), ('best_score',),
     ('epochs_since_improvement',), ('log',), ('maps', 'tag_map'),
     ('maps', 'word_map'), ('maps', 'char_map'),
     ('model_arguments', 'lm_vocab_size'), ('arguments', 'word_emb_dim'),
-    ('model', 'crf.transition')])
+    ('model', 'crf.transition'), ('plain', 'crf.transition')])
 def test_a_checkpoint_that_lacks_a_part_is_refused_in_training(trained, tmp_path, keys):
     path = altered(trained / LATEST, tmp_path, *keys)
     before = contents(tmp_path)
@@ -1036,8 +1097,8 @@ def test_bad_input_to_tagging(trained, tmp_path):
     for arguments, message in [
         ((tmp_path / 'text.txt',), 'text.txt: expected a checkpoint of train.py'),
         ((tmp_path / 'none',), 'none: cannot be read: No such file or directory'),
-        ((tmp_path / '1.pth.tar',), 'a checkpoint of train.py, format 3, found format 1'),
-        ((tmp_path / '99.pth.tar',), 'a checkpoint of train.py, format 3, found format 99'),
+        ((tmp_path / '1.pth.tar',), 'a checkpoint of train.py, format 4, found format 1'),
+        ((tmp_path / '99.pth.tar',), 'a checkpoint of train.py, format 4, found format 99'),
         ((trained / BEST, tmp_path / 'none'), 'none: cannot be read'),
         ((), 'the following arguments are required: checkpoint (--help'),
         ((trained / BEST, '--evaluate'), '--evaluate: expected labeled files'),

@@ -680,7 +680,8 @@ def checkpoint(tmp_path):
     sizes = {'vocab_size': 6, 'charset_size': 1, 'tagset_size': 2, 'lm_vocab_size': 3}
     path = tmp_path / 'model.pth.tar'
     content = {
-        'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state'], 'maps': maps,
+        'model': model.state_dict(), 'plain': {}, 'updates': 1, 'trained_rows': 3, 'maps': maps,
+        'optimizer': optimizer.state_dict()['state'],
         'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [], 'arguments': {},
         'model_arguments': sizes}
     utils.save_checkpoint(path, content)
@@ -690,12 +691,12 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_is_what_was_saved(checkpoint):
     path, content = checkpoint
     loaded = utils.load_checkpoint(path, 'cpu')
-    assert loaded['format'] == 3 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
+    assert loaded['format'] == 4 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
     assert all(torch.equal(loaded['model'][name], p) for name, p in content['model'].items())
 
 
 @pytest.mark.parametrize('change, found', [
-    (lambda content: content.update(format=2), 'format 2'),
+    (lambda content: content.update(format=3), 'format 3'),
     (lambda content: content.update(format=99), 'format 99'),
     (lambda content: content.pop('format'), 'another or a damaged file'),
     (lambda content: content.update(maps=['a']), 'another or a damaged file')])
@@ -707,7 +708,7 @@ def test_another_format_is_named(checkpoint, change, found):
     with pytest.raises(InputError) as error:
         utils.load_checkpoint(path, 'cpu')
     assert str(error.value) == (
-        f'{path}: expected a checkpoint of train.py, format 3, found {found}')
+        f'{path}: expected a checkpoint of train.py, format 4, found {found}')
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left on device')])
