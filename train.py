@@ -109,12 +109,8 @@ def main(argv):
     # Model; with --checkpoint, parse_arguments has taken the sizes from it
     model_arguments = dict(
         tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
-        char_emb_dim=args.char_emb_dim, char_rnn_dim=args.char_rnn_dim,
-        char_rnn_layers=args.char_rnn_layers, vocab_size=len(maps['word_map']),
-        lm_vocab_size=lm_vocab_size, word_emb_dim=args.word_emb_dim,
-        word_rnn_dim=args.word_rnn_dim, word_rnn_layers=args.word_rnn_layers,
-        dropout=args.dropout, highway_layers=args.highway_layers,
-        language_models=args.language_models, characters=args.characters, crf=args.crf)
+        vocab_size=len(maps['word_map']), lm_vocab_size=lm_vocab_size,
+        **{name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS})
     model = LM_LSTM_CRF(**model_arguments)
     if embeddings is not None:
         model.init_word_embeddings(embeddings)
@@ -316,6 +312,10 @@ def show_progress(loader, title):
 # What may be given anew beside --checkpoint; all else is part of what was learned
 CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
               'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
+# What the model takes as it is
+MODEL_ARGUMENTS = ('char_emb_dim', 'word_emb_dim', 'char_rnn_dim', 'word_rnn_dim', 'dropout',
+                   'char_rnn_layers', 'word_rnn_layers', 'highway_layers', 'language_models',
+                   'characters', 'crf')
 
 
 def parse_arguments(argv):
