@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
-                   find_entities, load_checkpoint, log_sum_exp, number, print_scores,
-                   read_corpus, run_main, score_rows, word_starts,
-                   write_tags)
+                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
+                   run_main, score_rows, word_starts, write_tags)
 
 # Added to the score of an illegal transition; finite, so that no difference becomes NaN
 IMPOSSIBLE = -1e6
@@ -86,7 +85,7 @@ class ViterbiDecoder(nn.Module):
         return (forward + backward - log_z[:, None, None]).exp().clamp(0, 1)
 
     def forward_backward(self, scores, lengths):
-        """Log-sum-exp of legal sequences up to and from each tag, (N, L_w, m), and log Z, (N,)."""
+        """Log-sum-exp of legal sequences up to each tag and after it, (N, L_w, m); log Z, (N,)."""
         scores = scores.double() + self.mask
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         forward = [scores[:, 0, self.start]]
@@ -97,7 +96,7 @@ class ViterbiDecoder(nn.Module):
         last[:, self.end] = 0
         backward = [last]
         for t in range(scores.size(1) - 1, 0, -1):
-            # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, begin anew
+            # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, start over
             extended = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
             backward.append(torch.where(inside[:, t].unsqueeze(1), extended, last))
         backward.reverse()
@@ -105,11 +104,11 @@ class ViterbiDecoder(nn.Module):
         return torch.stack(forward, dim=1), torch.stack(backward, dim=1), log_z
 
     def candidates(self, scores, lengths, least, starts=None):
-        """Find every entity that is at least so probable, whether or not it is on the best path.
+        """Find every entity with a probability of `least` or more, on the best path or not.
 
-        An entity of exactly w words is as probable as one of at least w, less one of at least w + 1
-        (Culotta and McCallum, 2004). Returns for each sentence a list of (type, first word, last
-        word + 1, probability); starts, if given, are all (sentence, first word) where one may be.
+        P(exactly w words) = P(at least w words) - P(at least w + 1) (Culotta and McCallum, 2004).
+        Returns for each sentence a list of (type, first word, last word + 1, probability); starts
+        limits the search to entities that begin at these (sentence, first word).
         """
         forward, backward, log_z = self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
@@ -118,13 +117,13 @@ class ViterbiDecoder(nn.Module):
         # R runs of words, each in a sentence n and with a first and a last word: (R,)
         n, first = torch.as_tensor(starts, dtype=torch.long, device=scores.device).view(-1, 2).T
         last = first
-        # The sequences that lead to the begin of an entity: (R, m)
+        # The sequences that lead to the beginning of an entity: (R, m)
         run = forward[n, first].masked_fill(~self.begins, IMPOSSIBLE)
         # (R, m) @ (m, types) -> (R, types)
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         found = [[] for _ in lengths]
         while len(n) > 0:
-            # A longer run is less probable than a shorter one, and at <end> nothing continues
+            # A longer run is less probable than a shorter one, and none goes on into <end>
             probable = ((at_least >= least) & (at_least > 0)).any(dim=1)
             n, first, last = n[probable], first[probable], last[probable]
             run, at_least = run[probable], at_least[probable]
@@ -141,15 +140,15 @@ class ViterbiDecoder(nn.Module):
         return found
 
     def entities(self, scores, lengths, threshold):
-        """The entities to believe: what choose chooses among the candidates of each sentence."""
+        """The best set of entities of each sentence, as choose finds it among the candidates."""
         return [choose(found, threshold) for found in self.candidates(scores, lengths, threshold)]
 
 
 def choose(candidates, threshold):
-    """Choose entities that do not overlap and are worth most: each its probability - threshold.
+    """Choose entities that don't overlap, with the largest sum of probability - threshold.
 
-    One kept adds its probability to the expected number of right ones, and F1 = 2 right / (found +
-    gold) gains by it if it is above half of the best F1 (Ye et al., 2012; Lipton et al., 2014).
+    Keeping one adds its probability to the expected number of right ones, which raises F1 = 2 right
+    / (found + labeled) if it is above half of the best F1 (Ye et al., 2012; Lipton et al., 2014).
     """
     # As in Viterbi's algorithm: the worth and the entities of the best choice up to each place
     best = [(0.0, [])]
@@ -182,9 +181,9 @@ def name_tags(tags, lengths, tag_map):
 
 # --- Tagging text ---
 
-# Longer sentences are tagged in pieces, and the model sees no more of a word
+# Longer sentences are tagged in pieces, and so many characters of a word are read
 MOST_WORDS, MOST_CHARS = 1000, 100
-# Less probable entities are neither scored nor shown
+# Less probable entities appear in no table, in no list of mistakes, and on no page
 CANDIDATE = 0.05
 
 # A character of a word: it is not white space, punctuation, an ideograph or emoji
@@ -223,10 +222,10 @@ class Tagger:
     def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
         """Tag sentences, however many there are: str, which are split, or lists of words.
 
-        Yields dicts: text; tokens and tags, lists of str; entities, dicts of type, text, start and
-        end in the text, and probability; if asked for, probabilities of the tags and of the best
-        sequence; candidates, (type, start, end, probability), that are at least so probable. With a
-        threshold, entities are those to believe. batch_size sentences are read together.
+        Yields dicts of text, tokens, tags (IOB2), and entities, dicts of type, text, start and end
+        in the text, and probability; if asked for, the tags' probabilities and the best sequence's
+        probability, and candidates, (type, start, end, probability), that are at least as probable
+        as least. A threshold chooses the entities. batch_size sentences are read together.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
@@ -266,7 +265,7 @@ class Tagger:
         return scores, batch.wmap_lengths
 
     def tag_batch(self, pieces, probabilities, threshold, least):
-        """Tag pieces: a dict from (sentence, first word) to what tag puts together."""
+        """Tag pieces: a dict from (sentence, first word) to the results that tag puts together."""
         scores, lengths = self.score([words for _, _, words in pieces])
         decoder, tag_map = self.decoder, self.maps['tag_map']
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
@@ -279,9 +278,9 @@ class Tagger:
             elif probabilities:
                 starts = [(n, first) for n, row in enumerate(entities) for _, first, _, _ in row]
                 found = decoder.candidates(scores, lengths, 0, starts)
-                exact = [{one[:3]: one for one in row} for row in found]
-                entities = [[exact[n].get(one[:3], (*one[:3], 0.0)) for one in row]
-                            for n, row in enumerate(entities)]
+                exact = [{one[:3]: one[3] for one in row} for row in found]
+                entities = [[(*one[:3], p.get(one[:3], 0.0)) for one in row]
+                            for row, p in zip(entities, exact)]
             tags = [write_tags(row, len(old)) for row, old in zip(entities, tags)]
             if least is not None:
                 candidates = decoder.candidates(scores, lengths, least)
@@ -297,9 +296,9 @@ class Tagger:
 
 
 def in_text(entities, words, starts):
-    """Entities, (type, first word, last word + 1, probability), with their places in the text."""
-    return [(name, starts[first], starts[end - 1] + len(words[end - 1]), p)
-            for name, first, end, p in entities]
+    """Entities, (type, first word, last word + 1, ...), with their places in the text instead."""
+    return [(name, starts[first], starts[end - 1] + len(words[end - 1]), *p)
+            for name, first, end, *p in entities]
 
 
 def make_batches(sentences):
@@ -321,13 +320,12 @@ def make_batches(sentences):
 
 
 def load_tagger(path, device='cpu'):
-    """Load a checkpoint of train.py for tagging; InputError as load_checkpoint has it."""
-    checkpoint = load_checkpoint(path, device)
+    """Load a checkpoint of train.py for tagging; raises InputError if it can't be used."""
+    saved = load_checkpoint(path, device)
     with file_errors(path, 'used'):
-        model = LM_LSTM_CRF(**checkpoint['model_arguments']).to(device)
-        model.load_state_dict(checkpoint['model'])
-        return Tagger(model, checkpoint['maps'], checkpoint['arguments'], device,
-                      checkpoint.get('threshold'))
+        model = LM_LSTM_CRF(**saved['model_arguments']).to(device)
+        model.load_state_dict(saved['model'])
+        return Tagger(model, saved['maps'], saved['arguments'], device, saved.get('threshold'))
 
 
 def explain(tagger, text, most=5):
@@ -354,41 +352,41 @@ def explain(tagger, text, most=5):
 # --- Scores ---
 
 def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None):
-    """Tag a labeled file: its tags, in IOB2, and what tag yields, with its entities as labeled."""
+    """Tag a labeled file: its tags, in IOB2, and tag's dicts, with its entities as labeled."""
     tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     word_column = tagger.arguments['word_column'] if word_column is None else word_column
     words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
     tagged = list(tagger.tag(words, threshold=threshold, least=CANDIDATE))
     for tags, sentence in zip(gold, tagged):
-        words, labeled = sentence['tokens'], [(*entity, 1.0) for entity in find_entities(tags)]
-        sentence['labeled'] = [one[:3] for one in in_text(labeled, words, word_starts(words))]
+        starts = word_starts(sentence['tokens'])
+        sentence['labeled'] = in_text(find_entities(tags), sentence['tokens'], starts)
     return gold, tagged
 
 
 def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
-    """(threshold, precision, recall, F1) of the entities that choose believes at each threshold."""
+    """(threshold, precision, recall, F1) of the entities that choose keeps at each threshold."""
     gold, rows = [sentence['labeled'] for sentence in tagged], []
     for threshold in thresholds:
-        believed = [choose(sentence['candidates'], threshold) for sentence in tagged]
-        scores = score_rows(gold, believed, lambda entities: [entity[:3] for entity in entities])
-        rows.append((threshold, *scores[-1][1:4]))
+        kept = [[one[:3] for one in choose(sentence['candidates'], threshold)]
+                for sentence in tagged]
+        rows.append((threshold, *score_rows(gold, kept, list)[-1][1:4]))
     return rows
 
 
 def judge(tagged):
-    """All candidates, the surest first: (probability, is it labeled, is it found, how it reads)."""
+    """All candidates, the most probable first: (probability, labeled, found, a line to print)."""
     judged = []
     for sentence in tagged:
         found = [(one['type'], one['start'], one['end']) for one in sentence['entities']]
         for name, start, end, p in sentence['candidates']:
-            reading = f'{p:.4f} {name} {sentence["text"][start:end]}: {sentence["text"]}'
+            line = f'{p:.4f} {name} {sentence["text"][start:end]}: {sentence["text"]}'
             entity = (name, start, end)
-            judged.append((p, entity in sentence['labeled'], entity in found, reading))
+            judged.append((p, entity in sentence['labeled'], entity in found, line))
     return sorted(judged, reverse=True)
 
 
 def score_ranges(judged):
-    """(candidates, their mean probability, how many are right) of each tenth of probabilities."""
+    """(candidates, mean probability, right ones) for probabilities of 0.0 to 0.1, 0.1 to 0.2 ..."""
     tenths = [[] for _ in range(10)]
     for p, labeled, _, _ in judged:
         tenths[min(int(10 * p), 9)].append((p, labeled))
@@ -397,18 +395,18 @@ def score_ranges(judged):
 
 
 def print_probabilities(tagged, mistakes):
-    """Print what each threshold gives, how many of so probable entities are right, and mistakes."""
+    """Print the scores at each threshold, the calibration, and so many mistakes of each kind."""
     rows, judged = score_thresholds(tagged), judge(tagged)
     best = max(rows, key=lambda row: row[3])
     print('\nthreshold  precision  recall      F1')
     for row in rows:
         print('{:9.2f}  {:9.4f}  {:6.4f}  {:6.4f}'.format(*row) + ' best' * (row is best))
     print('\nprobability  candidates    mean  right')
-    for i, (candidates, mean, right) in enumerate(score_ranges(judged)):
-        print(f'{i / 10:.1f} to {i / 10 + 0.1:.1f}   {candidates:10}  {mean:.4f}  {right:5}')
+    for i, (n, mean, right) in enumerate(score_ranges(judged)):
+        print(f'{max(i / 10, CANDIDATE):.2f} to {(i + 1) / 10:.2f} {n:10}  {mean:.4f}  {right:5}')
     if mistakes > 0:
-        wrong = [reading for _, labeled, found, reading in judged if found and not labeled]
-        missed = [reading for _, labeled, found, reading in judged if labeled and not found]
+        wrong = [line for _, labeled, found, line in judged if found and not labeled]
+        missed = [line for _, labeled, found, line in judged if labeled and not found]
         print('\nfound, but not labeled:', *wrong[:mistakes], sep='\n')
         print('\nlabeled, but not found:', *missed[:mistakes], sep='\n')
 
@@ -418,15 +416,15 @@ def print_probabilities(tagged, mistakes):
 def read_sentences(files):
     """Read files or standard input line by line; what is not UTF-8 is replaced, with a warning."""
     for name in files:
-        # What cannot be read is best known at once; a pipe can be opened only once
+        # Say at once what can't be read; a pipe can be opened only once
         with file_errors(name):
             if name != '-' and not Path(name).is_fifo():
                 open(name, 'rb').close()
     warned = False
     for name in files or ['-']:
         shown = 'standard input' if name == '-' else name
-        # A bar is for a terminal that does not also show the output
-        hidden = True if name == '-' or sys.stdout.isatty() else None
+        # No progress bar where it would mix with the output
+        hidden = name == '-' or sys.stdout.isatty() or None
         with file_errors(shown):
             if name == '-' and sys.stdin is None:
                 raise OSError('it is closed')
@@ -465,19 +463,19 @@ def parse_arguments(argv):
         usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
         description='Tag sentences, one a line, with a model of train.py.')
     add = parser.add_argument
-    add('checkpoint', help='a checkpoint of train.py')
+    add('checkpoint', help='a checkpoint that train.py has saved')
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
-    add('--tokenized', action='store_true', help='words are what stands between white space')
+    add('--tokenized', action='store_true', help='split words at white space only')
     add('--threshold', type=number(float, 0, 1, 'best'), metavar='P',
-        help="believe entities that are more probable; 'best' takes the one that training found")
+        help="mark entities that are more probable; 'best' takes the threshold from training")
     add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'), help='(default: inline)')
-    add('--probabilities', action='store_true', help='show them too (jsonl always has them)')
+    add('--probabilities', action='store_true', help='show them (jsonl always has them)')
     add('--batch_size', type=number(int, 1), help='lines to read and tag together (default: 2048)')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=int, help="the labels' column (default: as in training)")
     add('--word_column', type=int, help="the words' column (default: as in training)")
-    add('--mistakes', type=number(int, 0), default=0, help='list so many of the surest mistakes')
+    add('--mistakes', type=number(int, 0), default=0, help='list so many false alarms, near misses')
     add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     args = parser.parse_intermixed_args(argv)
@@ -485,7 +483,7 @@ def parse_arguments(argv):
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
-        raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate beside them')
+        raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate, too')
     for mode, others in (
             ('text', 'files --evaluate'), ('mistakes', '--output_format'),
             ('explain', '--evaluate --output_format --probabilities --batch_size --threshold'),
@@ -538,13 +536,15 @@ def print_page(tagger, lines, args):
     """Print img/page.html with the sentences and all their candidates in it."""
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
     before, after = page.split('/* sentences */\n')
+    threshold = (tagger.threshold or 0.5) if args.threshold is None else args.threshold
     settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
-                'threshold': tagger.threshold or 0.5 if args.threshold is None else args.threshold}
+                'threshold': threshold}
+    shown = ('text', 'candidates') if tagger.task == 'ner' else ('tokens', 'tags')
     # No text may end the script
-    print(before.replace('__SETTINGS__', json.dumps(settings).replace('<', '\\u003c')))
-    for tagged in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE):
-        print(json.dumps(tagged).replace('<', '\\u003c') + ',')
-    print(after, end='')
+    rows = [json.dumps({name: one[name] for name in shown}).replace('<', '\\u003c') + ',\n'
+            for one in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE)]
+    settings = json.dumps(settings).replace('<', '\\u003c')
+    print(before.replace('__SETTINGS__', settings), *rows, after, sep='', end='')
 
 
 def tag_lines(tagger, lines, args):

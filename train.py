@@ -111,12 +111,8 @@ def main(argv):
     # Model; with --checkpoint, parse_arguments has taken the sizes from it
     model_arguments = dict(
         tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
-        char_emb_dim=args.char_emb_dim, char_rnn_dim=args.char_rnn_dim,
-        char_rnn_layers=args.char_rnn_layers, vocab_size=len(maps['word_map']),
-        lm_vocab_size=lm_vocab_size, word_emb_dim=args.word_emb_dim,
-        word_rnn_dim=args.word_rnn_dim, word_rnn_layers=args.word_rnn_layers,
-        dropout=args.dropout, highway_layers=args.highway_layers,
-        language_models=args.language_models, characters=args.characters, crf=args.crf)
+        vocab_size=len(maps['word_map']), lm_vocab_size=lm_vocab_size,
+        **{name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS})
     model = LM_LSTM_CRF(**model_arguments)
     if embeddings is not None:
         model.init_word_embeddings(embeddings)
@@ -321,18 +317,19 @@ def finish(args, rank):
         print(f'nothing to score: there is no {path}')
         return
     tagger = load_tagger(path, args.device)
+    if args.task == 'ner':
+        # Half of the best F1 in validation, in steps of 0.05
+        rows = score_thresholds(tag_labeled(tagger, args.val_file)[1])
+        threshold = max(round(10 * max(f1 for *_, f1 in rows)), 1) / 20
+        save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
     gold, tagged = tag_labeled(tagger, file)
     print(f'{file}, tagged by {path}:')
     scores = print_scores(gold, [sentence['tags'] for sentence in tagged], args.task)
     print(*(inline(sentence, args.task) for sentence in tagged[:2]), sep='\n')
     if args.task == 'ner':
-        # Half of the best F1 that can be had in validation, in steps of 0.05
-        rows = score_thresholds(tag_labeled(tagger, args.val_file)[1])
-        threshold = max(round(10 * max(f1 for *_, f1 in rows)), 1) / 20
-        save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
         row, = score_thresholds(tagged, [threshold])
         print('--threshold best is {:.2f}: precision {:.4f}, recall {:.4f}, F1 {:.4f}'.format(*row),
-              f'instead of {scores["entity_f1"]:.4f}')
+              f"instead of Viterbi's {scores['entity_f1']:.4f}")
 
 
 def show_progress(loader, title):
@@ -346,6 +343,10 @@ def show_progress(loader, title):
 # What may be given anew beside --checkpoint; all else is part of what was learned
 CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
               'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
+# What the model takes as it is
+MODEL_ARGUMENTS = ('char_emb_dim', 'word_emb_dim', 'char_rnn_dim', 'word_rnn_dim', 'dropout',
+                   'char_rnn_layers', 'word_rnn_layers', 'highway_layers', 'language_models',
+                   'characters', 'crf')
 
 
 def parse_arguments(argv):
@@ -364,9 +365,8 @@ def parse_arguments(argv):
                                'output_dir': str(Path(args.checkpoint).parent)})
         args = parser.parse_args(argv)
         for name, value in checkpoint['arguments'].items():
-            now = getattr(args, name)
-            if name not in CHANGEABLE and now != value:
-                raise InputError(f'--{name}: expected {value}, as before, found {now}')
+            if name not in CHANGEABLE and vars(args)[name] != value:
+                raise InputError(f'--{name}: expected {value}, as before, found {vars(args)[name]}')
 
     if args.tag_column is None:
         args.tag_column = -1 if args.task == 'ner' else 1

@@ -961,7 +961,7 @@ def test_calibration_is_that_of_the_enumerated_entities(path, short, gold, gold_
                 ranges[int(10 * p)].append((p, entity in labeled))
     for n, (row, some) in enumerate(zip(table, ranges, strict=True)):
         low, to, high, number, mean, right = row.split()
-        assert (low, to, high) == (f'{n / 10:.1f}', 'to', f'{(n + 1) / 10:.1f}')
+        assert (low, to, high) == (f'{max(n / 10, 0.05):.2f}', 'to', f'{(n + 1) / 10:.2f}')
         assert (int(number), int(right)) == (len(some), sum(ok for _, ok in some))
         assert float(mean) == pytest.approx(sum(p for p, _ in some) / max(len(some), 1), abs=1e-4)
     assert 10 < sum(ok for some in ranges for _, ok in some) < sum(map(len, ranges)) - 10
@@ -970,7 +970,7 @@ def test_calibration_is_that_of_the_enumerated_entities(path, short, gold, gold_
 def test_what_is_certain_is_in_the_last_range(capsys):
     sentence = {'text': 'Oslo', 'entities': [], 'candidates': [('LOC', 0, 4, 1.0)]}
     inference.print_probabilities([{**sentence, 'labeled': [('LOC', 0, 4)]}], mistakes=0)
-    assert capsys.readouterr().out.endswith('\n0.9 to 1.0            1  1.0000      1\n')
+    assert capsys.readouterr().out.endswith('\n0.90 to 1.00          1  1.0000      1\n')
 
 
 @pytest.mark.parametrize('threshold', THRESHOLDS)

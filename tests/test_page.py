@@ -15,6 +15,7 @@ import pytest
 from conftest import BEST, ROOT, call, variant
 
 import inference
+from utils import InputError
 
 TEMPLATE = ROOT / 'img' / 'page.html'
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
@@ -236,9 +237,17 @@ def test_what_is_in_a_page(trained, file, tmp_path, kept, arguments, start):
     assert settings == {'title': str(file), 'task': 'ner', 'threshold': start}
     rows = re.search(r'(?s)const sentences = \[\n(.*),\n\];', page)[1]
     tagged = inference.load_tagger(checkpoint).tag(LINES, least=0.05)
-    assert json.loads(f'[{rows}]') == json.loads(json.dumps(list(tagged)))
+    wanted = [{name: row[name] for name in ('text', 'candidates')} for row in tagged]
+    assert json.loads(f'[{rows}]') == json.loads(json.dumps(wanted))
     # Nothing ends the script but its own end
     assert page.count('</script') == 1 and '<!--' not in page
+
+
+def test_a_file_that_cannot_be_read_leaves_no_half_page(trained, file, tmp_path, capsys):
+    with pytest.raises(InputError, match='missing: cannot be read'):
+        inference.main([str(trained / BEST), str(file), str(tmp_path / 'missing'),
+                        '--output_format', 'html'])
+    assert capsys.readouterr().out == ''
 
 
 def test_the_template_is_small_and_needs_nothing_else():
