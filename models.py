@@ -4,9 +4,8 @@
     loss = viterbi_loss(crf_scores, batch.tmaps, batch.wmap_lengths)
     loss = loss + lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
 
-In the shapes, N is the number of sentences, L_w and L_c are the padded numbers of words and of
-characters, with <end>, and m is the number of tags, with <start> and <end>. The example, `dunston
-checks in`, is the title of a film.
+N is the number of sentences, L_w and L_c are the padded numbers of words and characters, with
+<end>, and m is the number of tags, with <start> and <end>. `dunston checks in` is a film's title.
 """
 
 import torch
@@ -233,10 +232,7 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
 
 
 def lm_loss(lm_f_scores, lm_b_scores, wmaps, wmap_lengths):
-    """Add up the language models' cross entropies, each of them a mean over predicted words.
-
-    The scores are (N, L_w, lm_vocab_size), the words (N, L_w), and the lengths (N,), with <end>.
-    """
+    """Add up the mean cross entropies of predicted words; scores are (N, L_w, lm_vocab_size)."""
     following, preceding = lm_targets(wmaps, wmap_lengths, lm_f_scores.size(2))
     forward_loss = nn.functional.cross_entropy(lm_f_scores.flatten(0, 1), following.flatten())
     backward_loss = nn.functional.cross_entropy(lm_b_scores.flatten(0, 1), preceding.flatten())

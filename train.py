@@ -121,9 +121,8 @@ def main(argv):
 
     # Loop, from the first epoch or from where the checkpoint stopped
     state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
-             'trained_rows': int(train_loader.dataset.sentences.wmaps.max()) + 1,
              'arguments': vars(args), 'model_arguments': model_arguments}
-    averaged = average_weights(model, state, args)
+    averaged = average_weights(model, train_loader, args)
     with locked(args.output_dir, rank):
         prepare_run(checkpoint, model, averaged, optimizer, state, args, rank)
         try:
@@ -293,20 +292,20 @@ def make_optimizer(model, args):
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
 
 
-def average_weights(model, state, args):
+def average_weights(model, train_loader, args):
     """A model whose weights are the moving average of another's, which it is updated with (EMA)."""
     def move(averages, weights, updates):
         # At first it forgets faster, or it would long remember the beginning
         decay = min(args.ema, (1 + int(updates)) / (10 + int(updates)))
         # Vectors of words that the training file lacks never change
         for tensors in (averages, weights):
-            tensors[words] = tensors[words][:state['trained_rows']]
+            tensors[words] = tensors[words][:averaged.rows]
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     words = [name for name, _ in model.named_parameters()].index('word_embeds.weight')
     averaged = AveragedModel(model, multi_avg_fn=move)
-    if args.ema == 0:
-        averaged.module = model
+    averaged.module = averaged.module if args.ema > 0 else model
+    averaged.rows = int(train_loader.dataset.sentences.wmaps.max()) + 1
     return averaged
 
 
@@ -391,7 +390,6 @@ def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
         restore(checkpoint, model, averaged, optimizer, args.checkpoint)
         for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
             state[name] = checkpoint[name]
-        state['trained_rows'] = max(state['trained_rows'], checkpoint['trained_rows'])
         if state['epoch'] >= args.epochs:
             print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
         path, val_file = Path(args.checkpoint), Path(checkpoint['arguments']['val_file'])
@@ -447,6 +445,7 @@ def restore(checkpoint, model, averaged, optimizer, path):
         model.load_state_dict(checkpoint['model'])
         for name, weight in model.named_parameters():
             weight[:len(checkpoint['plain'][name])] = checkpoint['plain'][name]
+        averaged.rows = max(averaged.rows, len(checkpoint['plain']['word_embeds.weight']))
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
         momentum = optimizer.state.get(model.word_embeds.weight, {})
         if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
@@ -458,7 +457,7 @@ def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
     """Save an epoch and say how it went; the latest checkpoint, to continue from, comes last."""
     folder, row = Path(args.output_dir), state['log'][-1]
     plain = {name: weight.detach() for name, weight in model.named_parameters()}
-    plain['word_embeds.weight'] = plain['word_embeds.weight'][:state['trained_rows']].clone()
+    plain['word_embeds.weight'] = plain['word_embeds.weight'][:averaged.rows].clone()
     checkpoint = {'model': averaged.module.state_dict(), 'plain': plain,
                   'updates': int(averaged.n_averaged), 'optimizer': optimizer.state_dict()['state'],
                   'maps': maps, **state}

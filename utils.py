@@ -30,8 +30,8 @@ from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 CHECKPOINT_FORMAT = 4
-CHECKPOINT_KEYS = {'model', 'plain', 'updates', 'trained_rows', 'optimizer', 'maps', 'arguments',
-                   'model_arguments', 'epoch', 'best_score', 'epochs_since_improvement', 'log'}
+CHECKPOINT_KEYS = {'model', 'plain', 'updates', 'optimizer', 'maps', 'arguments', 'epoch',
+                   'model_arguments', 'best_score', 'epochs_since_improvement', 'log'}
 
 
 # --- Maps and the eight tensors ---
@@ -306,11 +306,7 @@ def parse_vector(fields, dim, where):
 # --- Metrics ---
 
 def score_task(gold, predicted, task):
-    """Score the tags of all sentences at once: a mean over batches would be another number.
-
-    Returns rows of scores, as score_rows has them, of the types of entities, or of all tags; and,
-    by name, the mean of the tags' F1s, the accuracy and, for 'ner', the F1 of entities.
-    """
+    """Rows of score_rows and scores by name, of all sentences at once (no mean over batches)."""
     if task == 'ner':
         gold = [convert_tags(sentence, 'iob2') for sentence in gold]
         predicted = [convert_tags(sentence, 'iob2') for sentence in predicted]

@@ -202,7 +202,7 @@ def measure_training(model, loader, maps, args, table):
     crf_criterion = ViterbiLoss(maps['tag_map'])
     optimizer = make_optimizer(model, args)
     sentences, device = loader.dataset.sentences, args.device
-    averaged = average_weights(model, {'trained_rows': int(sentences.wmaps.max()) + 1}, args)
+    averaged = average_weights(model, loader, args)
 
     def epoch():
         train(loader, model, crf_criterion, optimizer, averaged, args, 0)

@@ -4,6 +4,7 @@ import argparse
 import csv
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from datasets import Batch, SimilarLengthSampler, WCDataset
 from inference import IMPOSSIBLE, Tagger, ViterbiDecoder, load_tagger
 from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, WideLinear, lm_loss, lm_targets
-from train import LOG, main, make_optimizer, restore
+from train import LOG, average_weights, main, make_optimizer, restore
 from utils import InputError, clip_gradient, create_input_tensors, create_maps
 
 
@@ -380,11 +381,12 @@ def test_word_embeddings_are_frozen_or_fine_tuned():
 def go_on(checkpoint, emb_file):
     """A new run's model and optimizer, which continue from the checkpoint of another."""
     args = argparse.Namespace(fine_tune_word_embeddings=True, emb_file=emb_file, device='cpu',
-                              lr=0.5, momentum=0.9)
+                              lr=0.5, momentum=0.9, ema=0)
     model, _, batch = make_model()
     optimizer = make_optimizer(model, args)
     if checkpoint is not None:
-        restore(checkpoint, model, optimizer, 'here.pth.tar')
+        averaged = average_weights(model, SimpleNamespace(dataset=WCDataset(*batch)), args)
+        restore(checkpoint, model, averaged, optimizer, 'here.pth.tar')
     return model, batch, optimizer
 
 
@@ -404,7 +406,8 @@ def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
             clip_gradient(optimizer, 0.02)
             assert model.word_embeds.weight.grad.is_sparse == (emb_file is not None)
             optimizer.step()
-            checkpoint = {'model': model.state_dict(), 'optimizer': optimizer.state_dict()['state']}
+            checkpoint = {'model': model.state_dict(), 'plain': model.state_dict(), 'updates': 0,
+                          'optimizer': optimizer.state_dict()['state']}
         trained.append(model.state_dict())
     before = make_model()[0].word_embeds.weight
     assert not torch.allclose(trained[0]['word_embeds.weight'], before, atol=1e-2)
@@ -413,14 +416,13 @@ def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line():
-    _, _, optimizer = go_on(None, None)
     for others in ({'word_rnn_dim': 10}, {'characters': False, 'language_models': False}):
-        checkpoint = {'model': make_model(**others)[0].state_dict(), 'optimizer': {}}
+        weights = make_model(**others)[0].state_dict()
         with pytest.raises(InputError, match='^here.pth.tar: cannot be used: ') as error:
-            restore(checkpoint, make_model()[0], optimizer, 'here.pth.tar')
+            go_on({'model': weights, 'plain': weights, 'updates': 0, 'optimizer': {}}, None)
         assert '\n' not in str(error.value) and len(str(error.value)) < 250
     with pytest.raises(InputError, match="^here.pth.tar: cannot be used: 'model'$"):
-        restore({'optimizer': {}}, make_model()[0], optimizer, 'here.pth.tar')
+        go_on({'optimizer': {}}, None)
 
 
 def test_frozen_words_are_not_in_the_optimizer():

@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_log(trained):
 def test_checkpoint_loads_safely_and_knows_its_maps(trained):
     checkpoint = torch.load(trained / BEST, weights_only=True)
     assert set(checkpoint) == {
-        'format', 'model', 'plain', 'updates', 'trained_rows', 'optimizer', 'maps', 'epoch',
+        'format', 'model', 'plain', 'updates', 'optimizer', 'maps', 'epoch',
         'best_score', 'epochs_since_improvement', 'log', 'arguments', 'model_arguments',
         'threshold'}
     assert checkpoint['maps']['word_map'].split('\n')[0] == '<pad>'
@@ -192,7 +193,7 @@ def test_train_and_validate_from_python(trained, people):
     loader = train.make_loader(words, tags, maps, batch_size=2)
     criterion, decoder = ViterbiLoss(maps['tag_map']), ViterbiDecoder(maps['tag_map'], 'iobes')
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    averaged = train.average_weights(model, {'trained_rows': len(maps['word_map'])}, args)
+    averaged = train.average_weights(model, loader, args)
     losses = [train.train(loader, model, criterion, optimizer, averaged, args, i) for i in range(5)]
     assert losses[-1][0] < losses[0][0] and losses[-1][1] < losses[0][1]
     loss, scores = train.validate(loader, model, criterion, decoder, maps['tag_map'], args)
@@ -257,9 +258,11 @@ def test_no_gradient_is_larger_than_grad_clip(people, tmp_path):
 @pytest.mark.parametrize('decay', [0.999, 0.4])
 def test_the_average_of_weights_is_the_moving_one(people, decay):
     args, _ = train.parse_arguments([*map(str, people), '--ema', str(decay)])
-    model, state = torch.nn.Module(), {'trained_rows': 3}
+    sentences = SimpleNamespace(wmaps=torch.tensor([[0, 2]]))
+    loader = SimpleNamespace(dataset=SimpleNamespace(sentences=sentences))
+    model = torch.nn.Module()
     model.word_embeds, model.other = torch.nn.Embedding(5, 2), torch.nn.Linear(2, 2)
-    averaged = train.average_weights(model, state, args)
+    averaged = train.average_weights(model, loader, args)
     expected, generator = None, torch.Generator().manual_seed(0)
     for n in range(30):
         with torch.no_grad():
@@ -291,7 +294,7 @@ def test_the_averaged_weights_are_used_and_training_continues_from_the_others(pe
         assert not torch.equal(weight, with_average['model'][name][:len(weight)])
     # Vectors of words that the training file lacks come last, are not saved twice, and stay
     words = list(with_average['maps']['word_map'])
-    assert words[-2:] == ['okafor', 'lagos'] and with_average['trained_rows'] == len(words) - 1
+    assert words[-2:] == ['okafor', 'lagos']
     assert len(with_average['plain']['word_embeds.weight']) == len(words) - 1
     assert with_average['model']['word_embeds.weight'][-1].tolist() == [5, 4, 3, 2, 1, 0]
     tagger = load_tagger(tmp_path / 'average' / LATEST)
@@ -997,7 +1000,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_in_tagging(trained, tmp_path,
 
 
 @pytest.mark.parametrize('keys', [
-    ('format',), ('model',), ('plain',), ('updates',), ('trained_rows',), ('optimizer',),
+    ('format',), ('model',), ('plain',), ('updates',), ('optimizer',),
     ('maps',), ('arguments',), ('model_arguments',), ('epoch',), ('best_score',),
     ('epochs_since_improvement',), ('log',), ('maps', 'tag_map'),
     ('maps', 'word_map'), ('maps', 'char_map'),

@@ -680,7 +680,7 @@ def checkpoint(tmp_path):
     sizes = {'vocab_size': 6, 'charset_size': 1, 'tagset_size': 2, 'lm_vocab_size': 3}
     path = tmp_path / 'model.pth.tar'
     content = {
-        'model': model.state_dict(), 'plain': {}, 'updates': 1, 'trained_rows': 3, 'maps': maps,
+        'model': model.state_dict(), 'plain': {}, 'updates': 1, 'maps': maps,
         'optimizer': optimizer.state_dict()['state'],
         'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [], 'arguments': {},
         'model_arguments': sizes}
