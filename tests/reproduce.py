@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 import utils  # noqa: E402
-from inference import load_tagger  # noqa: E402
+from inference import load_tagger, score_thresholds, tag_labeled  # noqa: E402
 
 CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
            'gmb': ('--criterion', 'entity_f1'),
@@ -164,13 +164,16 @@ def perform(run, args):
     # The least disturbed epoch is the one to compare
     scores = {'epochs': len(log), 'seconds': min(float(row['seconds']) for row in log),
               'plain': max(float(row['plain_score']) for row in log)}
+    names = ('precision', 'recall', 'F1')
     for name, path in (('val', val_file), ('test', test_file)):
-        words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
-        predicted = [tagged['tags'] for tagged in tagger.tag(words)]
+        gold, tagged = tag_labeled(tagger, path)
+        predicted = [sentence['tags'] for sentence in tagged]
         rows, found = utils.score_task(gold, predicted, tagger.task)
         # The last row is that of all entities
-        scores[name] = dict(zip(('precision', 'recall', 'F1'), rows[-1][1:4]),
-                            accuracy=found['accuracy'])
+        scores[name] = dict(zip(names, rows[-1][1:4]), accuracy=found['accuracy'])
+    if tagger.threshold is not None:
+        (_, *figures), = score_thresholds(tagged, [tagger.threshold])
+        scores['chosen'] = dict(zip(names, figures), threshold=tagger.threshold)
     (folder / 'scores.json').write_text(json.dumps(scores))
 
 
@@ -201,7 +204,7 @@ def spread(figures):
 def print_table(runs, args):
     """A row for each corpus and variant that has been run."""
     names = ('corpus', 'variant', 'seeds', 'epochs', 's / epoch', 'not averaged', 'validation',
-             'test', 'test precision', 'test recall')
+             'test', 'precision', 'recall', 'threshold', 'test', 'precision', 'recall')
     print('|', ' | '.join(names), '|\n|', ' | '.join('---' for _ in names), '|')
     for corpus, variant in dict.fromkeys((run.corpus, run.variant) for run in runs):
         paths = [run.folder(args) / 'scores.json' for run in runs
@@ -210,12 +213,14 @@ def print_table(runs, args):
         if not scores:
             continue
         figures = [('val', 'accuracy'), ('test', 'accuracy')] if corpus[:3] == 'ewt' else [
-            ('val', 'F1'), ('test', 'F1'), ('test', 'precision'), ('test', 'recall')]
+            ('val', 'F1'), ('test', 'F1'), ('test', 'precision'), ('test', 'recall'),
+            ('chosen', 'threshold'), ('chosen', 'F1'), ('chosen', 'precision'),
+            ('chosen', 'recall')]
         # Settings are chosen by validation alone
         figures = figures[:1] if args.table == 'settings' else figures
         cells = [spread([score['plain'] for score in scores])]
         cells += [spread([score[file][figure] for score in scores]) for file, figure in figures]
-        cells += [''] * (5 - len(cells))
+        cells += [''] * (9 - len(cells))
         epochs = mean(score['epochs'] for score in scores)
         seconds = mean(score['seconds'] for score in scores)
         print('|', ' | '.join((corpus, variant, str(len(scores)), f'{epochs:.0f}',

@@ -38,7 +38,7 @@ def args(tmp_path, monkeypatch):
     monkeypatch.setattr(train, 'clip_gradient', train.clip_gradient)
     monkeypatch.setattr(train, 'SimilarLengthSampler', train.SimilarLengthSampler)
     monkeypatch.setattr(utils, 'read_words_tags', utils.read_words_tags)
-    return argparse.Namespace(data=tmp_path, emb_file=tmp_path / 'vectors.txt',
+    return argparse.Namespace(data=tmp_path, emb_file=tmp_path / 'vectors.txt', table='ablations',
                               folder=tmp_path / 'runs')
 
 
@@ -55,7 +55,8 @@ def test_each_variant_trains_and_is_scored(variant, args):
     assert scores['epochs'] == 2 and scores['seconds'] > 0
     assert set(scores['val']) == set(scores['test']) == {'precision', 'recall', 'F1', 'accuracy'}
     # Both files hold the same sentences here
-    assert scores['val'] == scores['test']
+    assert scores['val'] == scores['test'] and scores['plain'] > 0
+    assert set(scores['chosen']) == {'precision', 'recall', 'F1', 'threshold'}
 
 
 def test_variants_change_what_they_say(args, monkeypatch):
@@ -94,8 +95,13 @@ def test_a_table(args, capsys):
     capsys.readouterr()
     reproduce.print_table(runs + [reproduce.Run('gmb', 'the full model', 1, 0)], args)
     header, line, ewt, gmb = capsys.readouterr().out.splitlines()
-    assert header.count('|') == line.count('|') == ewt.count('|') == gmb.count('|') == 10
+    assert header.count('|') == line.count('|') == ewt.count('|') == gmb.count('|') == 15
     assert re.match(r'\| ewt \| the full model \| 2 \| 1 \| \d+ \| [\d.]+ ± [\d.]+ \|', ewt)
+    # Settings are chosen by validation alone
+    args.table = 'settings'
+    reproduce.print_table(runs, args)
+    for row in capsys.readouterr().out.splitlines()[2:]:
+        assert [cell.strip() != '' for cell in row.split('|')[6:15]] == [True] * 2 + [False] * 7
     assert gmb.startswith('| gmb8000 | random batches | 1 | 1 |')
 
 
@@ -124,7 +130,8 @@ def test_a_table_from_the_command_line(args, monkeypatch, capfd):
     runs[0].folder(args).mkdir(parents=True)
     figures = dict.fromkeys(('precision', 'recall', 'F1', 'accuracy'), 0.5)
     (runs[0].folder(args) / 'scores.json').write_text(json.dumps(
-        {'epochs': 25, 'seconds': 9, 'val': figures, 'test': figures}))
+        {'epochs': 25, 'seconds': 9, 'plain': 0.5, 'val': figures, 'test': figures,
+         'chosen': {**figures, 'threshold': 0.25}}))
     monkeypatch.setitem(reproduce.TABLES, 'results', runs)
     with pytest.raises(SystemExit) as ended:
         reproduce.main(['results', '--data', str(args.data / 'none'), '--folder', str(args.folder),
