@@ -469,11 +469,12 @@ def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
         writer.writerows(state['log'])
     save_checkpoint(folder / CHECKPOINT, checkpoint)
     scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
+                       + f' (not averaged {row["plain_score"]:.4f})' * (name == args.criterion)
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
     print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
           f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
-          f'{scores}{" (best so far)" if is_best else ""}, not averaged {row["plain_score"]:.4f}; '
-          f'lr {row["lr"]:.5f}, {row["seconds"]:.1f} s', flush=True)
+          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
+          f'{row["seconds"]:.1f} s', flush=True)
 
 
 def say_how_to_continue(args, state):

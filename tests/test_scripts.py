@@ -78,8 +78,8 @@ def assert_same(one, other):
 def test_training_prints_scores_and_sentences(trained):
     output = (trained / 'stdout.txt').read_text()
     assert 'epoch 0: LM loss' in output
-    assert ('macro F1 1.0000, entity F1 1.0000, accuracy 1.0000 (best so far), not averaged '
-            '1.0000; lr') in output
+    assert ('macro F1 1.0000 (not averaged 1.0000), entity F1 1.0000, accuracy 1.0000 (best so '
+            'far); lr') in output
     assert '\nPER     1.0000  1.0000  1.0000        4\n' in output
     assert '[PER Dunston] checks in\n[PER Amara Okafor] flew to [LOC Oslo] .\n' in output
 
