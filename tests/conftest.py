@@ -92,7 +92,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     write_conll(folder / 'data.txt', PEOPLE)
     output = call(train.main, *SMALL, *data_files(folder), '--epochs', 50, '--lr', 0.1,
-                  '--patience', 50, '--output_dir', folder)
+                  '--patience', 50, '--ema', 0, '--output_dir', folder)
     (folder / 'stdout.txt').write_text(output)
     return folder
 
