@@ -3,6 +3,8 @@
     python tests/reproduce.py results               its table of results, about 4 hours
     python tests/reproduce.py ablations             its table of what matters, about 4 hours
     python tests/reproduce.py settings              the settings that were searched, about 4 hours
+    python tests/reproduce.py parts                 what each part buys, about 4 hours
+    python tests/reproduce.py sizes                 sizes, with and without language models, 1 hour
     python tests/reproduce.py results --jobs 2      two runs at a time, of one thread each
 
 The corpora come from data/prepare.py: ewt, wnut17, gmb and glove. A run that is cut off goes on
@@ -91,8 +93,15 @@ VARIANTS = {
     'batches of 16, learning rate 0.04': (('--batch_size', '16', '--lr', '0.04'), None),
     'batches of 32, learning rate 0.06': (('--batch_size', '32', '--lr', '0.06'), None),
     'momentum 0.95, learning rate 0.015': (('--momentum', '0.95', '--lr', '0.015'), None),
-    'an average of 5,000 steps': (('--ema', '0.9996'), None),
+    'the small model': (
+        ('--no-language_models', '--char_rnn_dim', '50', '--word_rnn_dim', '200'), None),
+    **{f'characters {size}{name}': (('--char_rnn_dim', size, *arguments), None)
+       for size in ('50', '100', '300')
+       for name, arguments in (('', ()), (', no language models', ('--no-language_models',)))},
 }
+# The parts of the tutorial's configurations, whose validation scores are drawn over minutes
+PARTS = ('the small model', '(c) no CRF either', '(b) no characters either',
+         '(a) no language models')
 SEARCHED = ('the full model', 'learning rate 0.06', 'batches of 16, learning rate 0.04',
             'batches of 32, learning rate 0.06', 'dropout 0.2', 'dropout 0.5',
             'learning rate decay 0', 'momentum 0.95, learning rate 0.015')
@@ -124,6 +133,12 @@ TABLES = {
                  for variant, seeds in ((SEARCHED[0], 3), *((name, 1) for name in SEARCHED[1:]))
                  for seed in range(seeds)
                  for corpus, epochs in (('wnut17', 10), ('ewt4000', 5), ('gmb8000', 4))],
+    'parts': [Run(corpus, variant, epochs, seed) for variant in PARTS for seed in range(3)
+              for corpus, epochs, seeds in (('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 6, 1))
+              if seed < seeds],
+    'sizes': [Run(corpus, f'characters {size}{name}', epochs, seed) for seed in range(2)
+              for name in ('', ', no language models') for size in ('50', '100', '300')
+              for corpus, epochs in (('wnut17', 10), ('ewt4000', 5), ('gmb8000', 4))],
 }
 
 
@@ -217,7 +232,7 @@ def print_table(runs, args):
             ('chosen', 'threshold'), ('chosen', 'F1'), ('chosen', 'precision'),
             ('chosen', 'recall')]
         # Settings are chosen by validation alone
-        figures = figures[:1] if args.table == 'settings' else figures
+        figures = figures[:1] if args.table in ('settings', 'sizes') else figures
         cells = [spread([score['plain'] for score in scores])]
         cells += [spread([score[file][figure] for score in scores]) for file, figure in figures]
         cells += [''] * (9 - len(cells))
