@@ -89,8 +89,7 @@ def arrow(ax, start, end, kind=None, width=1.1, head='-|>'):
         color=COLORS[kind][1] if kind else INK))
 
 
-def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, shown=None,
-           digits=None):
+def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, shown=None):
     """A matrix whose first cell has its upper left corner at (x, y).
 
     Args:
@@ -98,7 +97,6 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, sho
         rows, columns: names that stand to the left and above.
         kinds: for a cell (i, j), the color of its fill; others have none.
         shown: (rows, columns), which cells are not pale; all of them if missing.
-        digits: how many follow the point; as few as possible if missing.
     """
     width, height = cell
     for i, row in enumerate(torch.as_tensor(values).tolist()):
@@ -107,8 +105,7 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, sho
             fill = COLORS[kind][0] if kind else PAPER
             ax.add_patch(Rectangle((x + j * width, y + i * height), width, height, linewidth=0.6,
                                    facecolor=fill, edgecolor=PALE))
-            text = f'{value:g}' if digits is None else f'{value:.{digits}f}'
-            write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, text,
+            write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, f'{round(value, 2):g}',
                   INK if shown is None or shown[i, j] else PALE, 8.5,
                   weight='bold' if kind == 'gold' else 'normal')
     for i, name in enumerate(rows):
@@ -254,10 +251,10 @@ def char_lstm(direction):
         if target >= 0:
             box(ax, x, 34, 54, 18, names(target[None], maps['word_map'])[0], direction, size=9.5)
             arrow(ax, (x, 69), (x, 45), direction)
-            box(ax, x - 11.7 * (len(word) + 1), 131, 23.3 * len(word) - 3, 14,
-                f'{word} →' if direction == 'forward' else f'← {word}', 'word', size=8.5)
-        right = x + (10 if marker < 18 else 16)
-        read = ''.join(characters[:marker + 1])
+            text = f'{word} →' if direction == 'forward' else f'← {word}'
+            width = 23.3 * len(word)
+            box(ax, x - 11.7 - width / 2, 131, width - 3, 14, text, 'word', size=8.5)
+        right, read = x + (10 if marker < 18 else 16), ''.join(characters[:marker + 1])
         box(ax, (right + 4) / 2, y, right - 4, 18, '', direction)
         text = f'{word}: {marker}, the state after "{read}"'
         write(ax, 11 if right > 190 else right + 6, y, text, size=9, ha='left')
@@ -297,20 +294,20 @@ def highway():
     gate, transformed = torch.sigmoid(layer.gate[0](x)), torch.relu(layer.transform[0](x))
     ax = paper(460, 246)
     for left, y, title, value, kind in (
-            (170, 204, 'x', x, 'plain'), (20, 122, 't(x)', transformed, 'highway'),
-            (320, 122, 'g', gate, 'highway'), (170, 34, 'g · t(x) + (1 - g) · x', layer(x), 'word')):
-        matrix(ax, left, y, value.detach(), cell=(40, 20), digits=2,
-               kinds={(0, j): kind for j in range(3)})
+            (170, 204, 'x', x, 'plain'), (320, 122, 'g', gate, 'highway'),
+            (20, 122, 't(x)', transformed, 'highway'),
+            (170, 34, 'g · t(x) + (1 - g) · x', layer(x), 'word')):
+        kinds = {(0, j): kind for j in range(3)}
+        matrix(ax, left, y, value.detach(), cell=(40, 20), kinds=kinds)
         write(ax, left + 60, y - 10 if kind == 'word' else y + 32, title, size=10, weight='bold')
     write(ax, 80, 170, 'a linear layer, then ReLU', size=9)
     write(ax, 380, 170, 'a linear layer, then sigmoid', size=9)
     for j, text in enumerate(('≈ x', 'halfway', '≈ t(x)')):
         write(ax, 190 + 40 * j, 64, text, size=9)
-    arrow(ax, (190, 200), (110, 178), 'highway')
-    arrow(ax, (270, 200), (350, 178), 'highway')
+    for side in (-1, 1):
+        arrow(ax, (230 + 40 * side, 200), (230 + 120 * side, 178), 'highway')
+        arrow(ax, (230 + 150 * side, 118), (230 + 66 * side, 50), 'highway')
     arrow(ax, (230, 200), (230, 76))
-    arrow(ax, (80, 118), (164, 50), 'highway')
-    arrow(ax, (380, 118), (296, 50), 'highway')
     return ax
 
 
@@ -342,8 +339,7 @@ def model():
     arrow(ax, (230, 99), (230, 83), 'word')
     box(ax, 230, 70, 132, 24, 'CRF', 'tag', weight='bold')
     arrow(ax, (230, 57), (230, 50), 'tag')
-    write(ax, 230, 20, 'scores of each tag', size=9.5, weight='bold')
-    write(ax, 230, 38, 'after each tag', size=9.5, weight='bold')
+    write(ax, 230, 32, 'scores of each tag\nafter each tag', size=9.5, weight='bold')
     return ax
 
 
@@ -405,8 +401,7 @@ def scores():
     write(ax, 236, 316, f'{FILM_TAGS[0]} after <start>:', size=9.5, ha='left')
     write(ax, 236, 334, f'{emission[0, j]:g} + {TRANSITIONS[i, j]:g} = '
           f'{FILM_SCORES[0, 0, i, j]:g}', weight='bold', ha='left')
-    write(ax, 236, 364, 'The transition scores are the same', size=9, ha='left')
-    write(ax, 236, 378, 'for all words.', size=9, ha='left')
+    write(ax, 236, 371, 'The transition scores are the same\nfor all words.', size=9, ha='left')
     return ax
 
 
@@ -433,12 +428,9 @@ def column(t):
 
 
 def trellis(values, kinds, height=236, bold=()):
-    """A sheet with the columns' boxes: the tags and, for the words and <end>, their values.
+    """A sheet with a box for each column and tag; values are texts, (columns - 1, m).
 
-    Args:
-        values: for each word, the values of all tags as texts; boxes without values are missing.
-        kinds: the color of the box at (column, tag), 'tag' if missing.
-        bold: the (column, tag) whose values are bold.
+    Kinds are the colors of boxes at (column, tag), where they are not 'tag'.
     """
     ax = paper(460, height)
     for t, row in enumerate([[''] * len(SHORT), *values]):
@@ -517,22 +509,20 @@ def packing():
     sizes, strip = packed.batch_sizes.tolist(), names(packed.data, maps[0])
     ax = paper(460, 216)
     write(ax, 130, 14, 'rows, longest first', size=9.5, weight='bold')
-    for i, row in enumerate(batch.wmaps):
-        for t, word in enumerate(names(row, maps[0])):
-            box(ax, 38 + 56 * t, 40 + 28 * i, 48, 20, word,
-                'word' if t < batch.wmap_lengths[i] else 'plain', size=8.5)
-        write(ax, 244, 40 + 28 * i, f'{batch.wmap_lengths[i]} words', size=9, ha='left')
     write(ax, 230, 134, 'packed: one step after the other', size=9.5, weight='bold')
     x = 8
     for t, size in enumerate(sizes):
-        for left, top, width, height in ((11 + 56 * t, 26, 54, 28 * size), (x, 146, 48 * size, 28)):
-            ax.add_patch(FancyBboxPatch((left, top), width, height, linewidth=1.2, facecolor='none',
-                                        boxstyle='round,pad=0,rounding_size=4',
-                                        edgecolor=COLORS['tag'][1]))
+        box(ax, 38 + 56 * t, 26 + 14 * size, 54, 28 * size, '', 'tag')
+        box(ax, x + 24 * size, 160, 48 * size, 28, '', 'tag')
         for i in range(size):
             box(ax, x + 24 + 48 * i, 160, 43, 20, strip.pop(0), 'word', size=8.5)
         write(ax, x + 24 * size, 186, str(size), weight='bold')
         x += 48 * size + 4
+    for i, (row, length) in enumerate(zip(batch.wmaps, batch.wmap_lengths)):
+        for t, word in enumerate(names(row, maps[0])):
+            box(ax, 38 + 56 * t, 40 + 28 * i, 48, 20, word, 'word' if t < length else 'plain',
+                size=8.5)
+        write(ax, 244, 40 + 28 * i, f'length {length}', size=9, ha='left')
     write(ax, 230, 204, 'effective batch size of each step', size=9.5)
     return ax
 
