@@ -10,6 +10,7 @@ Lengths are in points, y grows downwards. COLORS mean the same things in all pic
 import csv
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -23,12 +24,13 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / 'tests')]
 
 from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
-from worked_example import LENGTHS, SCORES, TAG_MAP, TAGS, WORDS  # noqa: E402
+from worked_example import (  # noqa: E402
+    EMISSIONS, FILM_SCORES, FILM_TAG_MAP, FILM_TAGS, LENGTHS, TRANSITIONS, WORDS)
 
 from datasets import SimilarLengthSampler  # noqa: E402
 from inference import (  # noqa: E402
     ViterbiDecoder, judge, load_tagger, score_ranges, score_thresholds, tag_labeled)
-from models import CRF, Highway, lm_targets  # noqa: E402
+from models import Highway, lm_targets  # noqa: E402
 from train import BEST_CHECKPOINT, LOG, SAMPLE  # noqa: E402
 from utils import (  # noqa: E402
     ArgumentParser, InputError, create_input_tensors, create_maps, file_errors, find_entities,
@@ -44,12 +46,14 @@ COLORS = {
     'highway': ('#f6d9dd', '#b83a4b'),     # highway networks
     'plain': ('#f0efeb', '#77736a'),       # pads, <start>, <end>, what is left out
     'gold': ('#ffe08a', '#a87900'),        # the gold or the best sequence
+    'pale': ('#fcfbf8', '#a09b90'),        # what is illegal or cannot be reached
 }
-INK, PALE, PAPER = '#24221d', '#a09b90', '#fcfbf8'
+INK, PAPER, PALE = '#24221d', *COLORS['pale']
 plt.rcParams.update({
-    'svg.hashsalt': 'lm-lstm-crf', 'svg.fonttype': 'none', 'font.family': 'DejaVu Sans',
-    'font.size': 10, 'text.color': INK, 'axes.labelcolor': INK, 'xtick.color': INK,
-    'ytick.color': INK, 'axes.edgecolor': PALE, 'axes.facecolor': PAPER,
+    'svg.hashsalt': 'lm-lstm-crf', 'svg.fonttype': 'none', 'font.family': 'sans-serif',
+    'font.sans-serif': ['DejaVu Sans', 'Verdana', 'sans-serif'], 'font.size': 10,
+    'text.color': INK, 'axes.labelcolor': INK, 'xtick.color': INK, 'ytick.color': INK,
+    'axes.edgecolor': PALE, 'axes.facecolor': PAPER,
     'figure.facecolor': PAPER, 'savefig.facecolor': PAPER})
 
 
@@ -78,22 +82,21 @@ def box(ax, x, y, width, height, text='', kind='plain', size=10, **style):
     write(ax, x, y, text, size=size, **style)
 
 
-def arrow(ax, start, end, kind=None, bend=0, dashed=False, width=1.1):
+def arrow(ax, start, end, kind=None, width=1.1, head='-|>'):
     """An arrow from point to point."""
     ax.add_patch(FancyArrowPatch(
-        start, end, arrowstyle='-|>', mutation_scale=8, linewidth=width, shrinkA=0, shrinkB=0,
-        color=COLORS[kind][1] if kind else INK, connectionstyle=f'arc3,rad={bend}',
-        linestyle='--' if dashed else '-'))
+        start, end, arrowstyle=head, mutation_scale=8, linewidth=width, shrinkA=0, shrinkB=0,
+        color=COLORS[kind][1] if kind else INK))
 
 
-def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, pale=None, digits=2):
+def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, shown=None):
     """A matrix whose first cell has its upper left corner at (x, y).
 
     Args:
         values: (rows, columns).
         rows, columns: names that stand to the left and above.
         kinds: for a cell (i, j), the color of its fill; others have none.
-        pale: a function of (i, j) that says which cells do not count.
+        shown: (rows, columns), which cells are not pale; all of them if missing.
     """
     width, height = cell
     for i, row in enumerate(torch.as_tensor(values).tolist()):
@@ -102,8 +105,8 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, pal
             fill = COLORS[kind][0] if kind else PAPER
             ax.add_patch(Rectangle((x + j * width, y + i * height), width, height, linewidth=0.6,
                                    facecolor=fill, edgecolor=PALE))
-            write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, f'{value:.{digits}f}',
-                  PALE if pale and pale(i, j) else INK, 8.5,
+            write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, f'{round(value, 2):g}',
+                  INK if shown is None or shown[i, j] else PALE, 8.5,
                   weight='bold' if kind == 'gold' else 'normal')
     for i, name in enumerate(rows):
         write(ax, x - 4, y + (i + 0.5) * height, name, size=8.5, ha='right')
@@ -120,11 +123,17 @@ def shade(value, kind):
 
 # --- The running example ---
 
+# B, I and O are short for B-FILM, I-FILM and O
+SHORT = [tag.removesuffix('-FILM') for tag in FILM_TAG_MAP]
+START, END = FILM_TAG_MAP['<start>'], FILM_TAG_MAP['<end>']
+TITLES = [*WORDS, '<end>']
+
+
 def example():
     """The Batch of `dunston checks in`, and the maps."""
-    words, tags = [WORDS], [TAGS]
+    words, tags = [WORDS], [FILM_TAGS]
     word_map, char_map, _ = create_maps(words, tags, min_word_freq=1)
-    maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': TAG_MAP}
+    maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': FILM_TAG_MAP}
     return create_input_tensors(words, tags, **maps), maps
 
 
@@ -164,109 +173,108 @@ def task():
 
 
 def framework():
-    """Three tasks share the character LSTMs."""
-    ax = paper(460, 262)
-    for x, kind, title in ((120, 'forward', 'forward character LSTM'),
-                           (340, 'backward', 'backward character LSTM')):
-        box(ax, x, 186, 180, 26, title, kind)
-        arrow(ax, (x, 224), (x, 201))
-        box(ax, x, 236, 180, 22, 'd u n s t o n ␣ c h e c k s ␣ …' if kind == 'forward'
-            else '… ␣ n o t s n u d ␣', 'char')
-    for x, kind, word, title in ((62, 'forward', 'next', 'the next word: checks'),
-                                 (398, 'backward', 'previous', 'the word before: dunston')):
-        arrow(ax, (x, 171), (x, 139), kind)
-        box(ax, x, 126, 108, 24, f'{word}-word model', kind, size=9)
-        arrow(ax, (x, 112), (x, 81), kind)
-        write(ax, x, 70, title.split(': ')[0] + ':', size=9)
-        write(ax, x, 56, title.split(': ')[1], size=10, weight='bold')
-    arrow(ax, (180, 171), (212, 139), 'forward')
-    arrow(ax, (280, 171), (248, 139), 'backward')
-    box(ax, 230, 126, 130, 24, 'word BiLSTM, CRF', 'tag')
-    arrow(ax, (230, 112), (230, 81), 'tag')
-    write(ax, 230, 70, 'the tags:', size=9)
-    write(ax, 230, 56, 'tag_2 tag_3 tag_3', weight='bold')
-    write(ax, 62, 22, 'language model', COLORS['forward'][1])
-    write(ax, 230, 22, 'sequence labeling', COLORS['tag'][1])
-    write(ax, 398, 22, 'language model', COLORS['backward'][1])
+    """Three tasks share the character LSTMs; what has been read at `checks`."""
+    batch, maps = example()
+    following, preceding = (
+        names(targets[0, 1:2], maps['word_map'])[0]
+        for targets in lm_targets(batch.wmaps, batch.wmap_lengths, len(maps['word_map'])))
+    ax = paper(460, 250)
+    for x, kind, cmaps, marker, side, title, word in (
+            (115, 'forward', batch.cmaps_f, batch.cmarkers_f, 62, 'next word', following),
+            (345, 'backward', batch.cmaps_b, batch.cmarkers_b, 398, 'word before', preceding)):
+        read = names(cmaps[0, :marker[0, 1] + 1], maps['char_map'])
+        box(ax, x, 224, 206, 24, ' '.join(read), 'char')
+        arrow(ax, (x, 211), (x, 191))
+        box(ax, x, 177, 206, 26, f'{kind} character LSTM', kind)
+        arrow(ax, (side, 163), (side, 134), kind)
+        box(ax, side, 121, 108, 24, 'language model', kind, size=9.5)
+        arrow(ax, (side, 108), (side, 82), kind)
+        write(ax, side, 70, word, weight='bold')
+        write(ax, side, 50, f'the {title}', size=9.5)
+        arrow(ax, (230 + (x - 230) * 0.45, 163), (230 + (x - 230) * 0.17, 134), kind)
+    box(ax, 230, 121, 136, 24, 'word BiLSTM and CRF', 'tag', size=9.5)
+    arrow(ax, (230, 108), (230, 82), 'tag')
+    write(ax, 230, 70, ' '.join(FILM_TAGS), size=9, weight='bold')
+    write(ax, 230, 50, 'the tags of all words', size=9.5)
+    write(ax, 230, 20, 'what the LSTMs have read at "checks", and what is predicted', size=9.5)
     return ax
 
 
 def multitask():
-    """The losses are added, and every task's gradient changes the shared layers."""
-    ax = paper(460, 216)
-    losses = ((86, 'forward', 'forward LM loss'), (230, 'tag', 'Viterbi loss'),
-              (374, 'backward', 'backward LM loss'))
-    box(ax, 230, 30, 190, 26, 'loss = the sum of the three', 'gold', weight='bold')
-    for x, kind, title in losses:
-        box(ax, x, 104, 124, 26, title, kind)
-        # Values go up on the left of each pair of arrows, gradients come down on the right
-        sum_x, shared_x = 230 + (x - 230) * 0.42, 230 + (x - 230) * 0.75
-        arrow(ax, (x - 7, 90), (sum_x - 7, 45))
-        arrow(ax, (sum_x + 7, 44), (x + 7, 89), kind, dashed=True)
-        arrow(ax, (shared_x - 7, 168), (x - 7, 119))
-        arrow(ax, (x + 7, 118), (shared_x + 7, 167), kind, dashed=True)
-    box(ax, 230, 182, 320, 26, 'shared character embeddings and character LSTMs', 'char')
-    arrow(ax, (12, 208), (36, 208))
-    write(ax, 42, 208, 'values', size=9, ha='left')
-    arrow(ax, (130, 208), (106, 208), dashed=True)
-    write(ax, 136, 208, 'gradients: those of all three tasks change the shared layers', size=9,
-          ha='left')
+    """The losses are added up; which of their gradients change which layers."""
+    ax = paper(460, 312)
+    box(ax, 230, 26, 428, 26, 'loss = the sum of the three', weight='bold')
+    for x, kind, title, layers in (
+            (78, 'forward', 'forward LM loss', 'its highway,\nlinear layer'),
+            (230, 'tag', 'Viterbi loss', 'highway, word\nBiLSTM, CRF'),
+            (382, 'backward', 'backward LM loss', 'its highway,\nlinear layer')):
+        arrow(ax, (x, 40), (x, 69), kind)
+        box(ax, x, 82, 124, 24, title, kind, weight='bold', size=9.5)
+        arrow(ax, (x, 95), (x, 121), kind)
+        box(ax, x, 139, 124, 34, layers, size=9.5)
+    for x, side, kind in ((112, 78, 'forward'), (348, 382, 'backward')):
+        arrow(ax, (side, 157), (side, 189), kind)
+        arrow(ax, (230 + (x - 230) * 0.25, 157), (230 + (x - 230) * 0.7, 189), 'tag')
+        box(ax, x, 207, 192, 34, f'{kind} character LSTM:\nchanged by {kind} LM and Viterbi',
+            size=9.5)
+        arrow(ax, (x - 7, 225), (x - 7, 253), kind)
+        arrow(ax, (x + 7, 225), (x + 7, 253), 'tag')
+    box(ax, 230, 267, 428, 26, 'character embeddings: changed by all three', size=9.5)
+    write(ax, 230, 298, 'arrows: gradients, in the color of the loss that they come from', size=9)
     return ax
 
 
 def char_lstm(direction):
-    """A character LSTM over the sentence, its markers, and what is predicted at each."""
+    """A character LSTM over the sentence, what it has read at its markers, and predicts there."""
     batch, maps = example()
-    following, preceding = lm_targets(batch.wmaps, batch.wmap_lengths, len(maps['word_map']))
-    if direction == 'forward':
-        cmaps, cmarkers, targets = batch.cmaps_f, batch.cmarkers_f, following[0]
-    else:
-        cmaps, cmarkers, targets = batch.cmaps_b, batch.cmarkers_b, preceding[0]
+    targets = lm_targets(batch.wmaps, batch.wmap_lengths, len(maps['word_map']))
+    cmaps, cmarkers, targets = {
+        'forward': (batch.cmaps_f, batch.cmarkers_f, targets[0][0]),
+        'backward': (batch.cmaps_b, batch.cmarkers_b, targets[1][0])}[direction]
     characters, markers = names(cmaps[0], maps['char_map']), cmarkers[0].tolist()
-    ax = paper(470, 172)
-    places = [15 + 23.6 * i + (7 if i == 18 else 0) for i in range(len(characters))]
+    ax = paper(460, 284)
+    write(ax, 6, 13, 'reads the text, predicts the next word' if direction == 'forward'
+          else 'reads the reversed text, predicts the word before', size=9.5, ha='left')
+    places = [14 + 23.3 * i + (6 if i == 18 else 0) for i in range(len(characters))]
     for i, (character, x) in enumerate(zip(characters, places)):
         marked = i in markers
-        box(ax, x, 124, 21 if character != '<end>' else 32, 20, character, 'char',
+        box(ax, x, 111, 21 if character != '<end>' else 33, 20, character, 'char',
             size=10 if len(character) == 1 else 8.5, weight='bold' if marked else 'normal')
-        write(ax, x, 146, str(i), size=8.5, color=INK if marked else PALE,
-              weight='bold' if marked else 'normal')
-        arrow(ax, (x, 113), (x, 100))
-        box(ax, x, 90, 16, 16, '', direction)
+        write(ax, x, 151, str(i), size=8.5, weight='bold' if marked else 'normal')
+        arrow(ax, (x, 100), (x, 87))
+        box(ax, x, 77, 16, 16, '', direction)
         if i + 1 < len(characters):
-            arrow(ax, (x + 8, 90), (places[i + 1] - 8, 90), direction)
-    for word, marker, target in zip(WORDS + ['<end>'], markers, targets):
+            arrow(ax, (x + 8, 77), (places[i + 1] - 8, 77), direction)
+    for i, (word, marker, target) in enumerate(zip(TITLES, markers, targets)):
+        x, y = places[marker], 172 + 24 * i
         # Nothing is predicted at <end>
         if target >= 0:
-            x = places[marker]
-            write(ax, x, 22, f'after {word}', size=9)
-            box(ax, x, 43, 56, 18, names(target[None], maps['word_map'])[0], direction, size=9.5)
-            arrow(ax, (x, 82), (x, 54), direction)
-    write(ax, 10, 164, f'markers, in the order of the words: {markers}', size=9, ha='left')
+            box(ax, x, 34, 54, 18, names(target[None], maps['word_map'])[0], direction, size=9.5)
+            arrow(ax, (x, 69), (x, 45), direction)
+            text = f'{word} →' if direction == 'forward' else f'← {word}'
+            width = 23.3 * len(word)
+            box(ax, x - 11.7 - width / 2, 131, width - 3, 14, text, 'word', size=8.5)
+        right, read = x + (10 if marker < 18 else 16), ''.join(characters[:marker + 1])
+        box(ax, (right + 4) / 2, y, right - 4, 18, '', direction)
+        text = f'{word}: {marker}, the state after "{read}"'
+        write(ax, 11 if right > 190 else right + 6, y, text, size=9, ha='left')
+    write(ax, 6, 270, f'markers, in the order of the words: {markers}', size=9.5, ha='left')
     return ax
-
-
-def forward_lstm():
-    """See char_lstm."""
-    return char_lstm('forward')
-
-
-def backward_lstm():
-    """See char_lstm."""
-    return char_lstm('backward')
 
 
 def features():
     """What meets at each word."""
-    ax = paper(460, 196)
+    ax = paper(460, 234)
     batch, _ = example()
-    for i, word in enumerate(WORDS + ['<end>']):
+    for i, word in enumerate(TITLES):
         x = 62 + 112 * i
-        box(ax, x, 172, 96, 22, word, 'word', weight='bold')
-        box(ax, x, 138, 96, 20, 'word embedding', 'word', size=9)
-        box(ax, x, 114, 96, 20, f'forward, at {batch.cmarkers_f[0, i]}', 'forward', size=9)
-        box(ax, x, 90, 96, 20, f'backward, at {batch.cmarkers_b[0, i]}', 'backward', size=9)
-        arrow(ax, (x, 79), (x, 53), 'word')
+        box(ax, x, 214, 96, 22, word, 'word', weight='bold')
+        box(ax, x, 182, 96, 20, f'forward, at {batch.cmarkers_f[0, i]}', 'forward', size=9)
+        box(ax, x, 160, 96, 20, f'backward, at {batch.cmarkers_b[0, i]}', 'backward', size=9)
+        arrow(ax, (x, 149), (x, 133), 'highway')
+        box(ax, x, 122, 96, 20, 'highway', 'highway', size=9)
+        box(ax, x, 100, 96, 20, 'word embedding', 'word', size=9)
+        arrow(ax, (x, 89), (x, 53), 'word')
         box(ax, x, 40, 96, 24, 'word BiLSTM', 'word')
         if i < 3:
             arrow(ax, (x + 48, 36), (x + 64, 36), 'word')
@@ -277,260 +285,245 @@ def features():
 
 def highway():
     """A gate says how much is transformed and how much passes."""
-    torch.manual_seed(1)
-    layer = Highway(4)
-    x = torch.tensor([[0.9, -0.6, 0.2, 1.4]])
-    gate = torch.sigmoid(layer.gate[0](x))
-    transformed = torch.relu(layer.transform[0](x))
-    ax = paper(460, 206)
-    cells = {'cell': (40, 18)}
-
-    def row(x0, y0, title, value, kind):
-        matrix(ax, x0, y0, value.detach(), **cells, kinds={(0, j): kind for j in range(4)})
-        write(ax, x0 + 80, y0 - 9, title, size=9.5)
-
-    row(20, 104, 'input x', x, 'plain')
-    row(270, 30, 't(x): a linear layer, then ReLU', transformed, 'highway')
-    row(270, 104, 'g: a linear layer, then sigmoid', gate, 'gold')
-    row(270, 178, 'g · t(x) + (1 − g) · x', layer(x), 'word')
-    arrow(ax, (184, 106), (264, 42), 'highway', bend=-0.15)
-    arrow(ax, (184, 113), (264, 113), 'gold')
-    arrow(ax, (184, 120), (264, 187), bend=0.15)
-    write(ax, 178, 168, 'the input passes', size=9)
-    arrow(ax, (436, 50), (436, 172), 'highway', bend=-0.35)
-    arrow(ax, (350, 124), (350, 158), 'gold')
+    torch.manual_seed(391)
+    layer = Highway(3)
+    x = torch.tensor([[0.9, -0.6, 1.4]])
+    # Gates that are nearly shut, half open and nearly open
+    torch.nn.init.zeros_(layer.gate[0].weight)
+    layer.gate[0].bias.data = torch.tensor([0.05, 0.5, 0.95]).logit()
+    gate, transformed = torch.sigmoid(layer.gate[0](x)), torch.relu(layer.transform[0](x))
+    ax = paper(460, 246)
+    for left, y, title, value, kind in (
+            (170, 204, 'x', x, 'plain'), (320, 122, 'g', gate, 'highway'),
+            (20, 122, 't(x)', transformed, 'highway'),
+            (170, 34, 'g · t(x) + (1 - g) · x', layer(x), 'word')):
+        kinds = {(0, j): kind for j in range(3)}
+        matrix(ax, left, y, value.detach(), cell=(40, 20), kinds=kinds)
+        write(ax, left + 60, y - 10 if kind == 'word' else y + 32, title, size=10, weight='bold')
+    write(ax, 80, 170, 'a linear layer, then ReLU', size=9)
+    write(ax, 380, 170, 'a linear layer, then sigmoid', size=9)
+    for j, text in enumerate(('≈ x', 'halfway', '≈ t(x)')):
+        write(ax, 190 + 40 * j, 64, text, size=9)
+    for side in (-1, 1):
+        arrow(ax, (230 + 40 * side, 200), (230 + 120 * side, 178), 'highway')
+        arrow(ax, (230 + 150 * side, 118), (230 + 66 * side, 50), 'highway')
+    arrow(ax, (230, 200), (230, 76))
     return ax
 
 
 def model():
-    """All of it."""
-    ax = paper(460, 330)
-    for x, kind, title in ((110, 'forward', 'forward'), (350, 'backward', 'backward')):
-        box(ax, x, 308, 150, 22, 'character embeddings', 'char', size=9.5)
-        arrow(ax, (x, 296), (x, 281))
-        box(ax, x, 268, 150, 24, f'{title} character LSTM', kind, size=9.5)
-        arrow(ax, (x, 255), (x, 235), kind)
-        write(ax, x + 7, 245, 'gather at the markers', size=8.5, ha='left', color=PALE)
-    for x, kind in ((56, 'forward'), (404, 'backward')):
-        source = 110 if kind == 'forward' else 350
-        ax.plot((x, source), (233, 233), color=COLORS[kind][1], linewidth=1.1)
-        arrow(ax, (x, 233), (x, 193), kind)
-        box(ax, x, 181, 88, 22, 'highway', 'highway')
-        arrow(ax, (x, 169), (x, 131), kind)
-        box(ax, x, 118, 88, 24, 'linear', kind)
-        arrow(ax, (x, 105), (x, 73), kind)
-        write(ax, x, 58, 'the next word' if kind == 'forward' else 'the word before', size=9.5)
-        write(ax, x, 44, '(in training)', PALE, 8.5)
-        arrow(ax, (source, 233), (230 + (source - 230) * 0.25, 193), kind)
-    box(ax, 230, 181, 96, 22, 'highway', 'highway')
-    box(ax, 320, 144, 96, 22, 'word embedding', 'word', size=9)
-    arrow(ax, (230, 169), (230, 131))
-    arrow(ax, (271, 141), (243, 131), 'word')
-    box(ax, 230, 118, 120, 24, 'word BiLSTM', 'word')
-    arrow(ax, (230, 105), (230, 89), 'word')
-    box(ax, 230, 76, 120, 24, 'CRF', 'tag', weight='bold')
-    arrow(ax, (230, 63), (230, 44), 'tag')
-    write(ax, 230, 32, 'scores of each tag after each tag', size=9.5)
+    """All of it, from the bottom to the top."""
+    ax = paper(460, 318)
+    box(ax, 230, 298, 424, 24, 'character embeddings (one table)', 'char', size=9.5)
+    for x, side, kind, word in ((100, 58, 'forward', 'the next word'),
+                                (360, 402, 'backward', 'the word before')):
+        arrow(ax, (x, 285), (x, 261))
+        write(ax, x + 7, 273, 'the text' if kind == 'forward' else 'the text reversed',
+              size=9, ha='left')
+        box(ax, x, 248, 164, 24, f'{kind} character LSTM', kind, size=9.5)
+        arrow(ax, (side, 235), (side, 183), kind)
+        box(ax, side, 170, 84, 24, 'highway', 'highway', size=9.5)
+        arrow(ax, (side, 157), (side, 125), kind)
+        box(ax, side, 112, 84, 24, 'linear', kind, size=9.5)
+        arrow(ax, (side, 99), (side, 50), kind)
+        write(ax, side, 38, word, size=9.5, weight='bold')
+        write(ax, side, 20, 'in training', size=9)
+    write(ax, 230, 248, 'states at\nthe markers', size=9)
+    arrow(ax, (130, 235), (164, 183), 'forward')
+    arrow(ax, (330, 235), (192, 183), 'backward')
+    box(ax, 176, 170, 92, 24, 'highway', 'highway', size=9.5)
+    box(ax, 284, 170, 104, 24, 'word embeddings', 'word', size=9.5)
+    arrow(ax, (176, 157), (200, 125), 'highway')
+    arrow(ax, (284, 157), (260, 125), 'word')
+    box(ax, 230, 112, 132, 24, 'word BiLSTM', 'word', size=9.5)
+    arrow(ax, (230, 99), (230, 83), 'word')
+    box(ax, 230, 70, 132, 24, 'CRF', 'tag', weight='bold')
+    arrow(ax, (230, 57), (230, 50), 'tag')
+    write(ax, 230, 32, 'scores of each tag\nafter each tag', size=9.5, weight='bold')
     return ax
 
 
 def configurations():
-    """The full model, and what is left of it in the configurations (a), (b) and (c)."""
-    ax = paper(460, 208)
-    layers = (('language models', 'forward'), ('character LSTMs', 'char'),
-              ('word embeddings', 'word'), ('word BiLSTM', 'word'), ('transition scores', 'tag'))
-    for i, (title, missing) in enumerate((('full', 0), ('(a)', 1), ('(b)', 2), ('(c)', 3))):
+    """The full model, and what the configurations (a), (b) and (c) leave out of it."""
+    ax = paper(460, 214)
+    layers = (('language models', 'forward'), ('transition scores', 'tag'),
+              ('word BiLSTM', 'word'), ('word embeddings', 'word'), ('character LSTMs', 'char'))
+    for i, (title, missing, name) in enumerate((
+            ('full', (), 'LM-LSTM-CRF'), ('(a)', (0,), 'BiLSTM-CRF\nwith characters'),
+            ('(b)', (0, 4), 'BiLSTM-CRF'), ('(c)', (0, 4, 1), 'BiLSTM'))):
         x = 62 + 112 * i
         write(ax, x, 18, title, weight='bold', size=11)
         for j, (layer, kind) in enumerate(layers):
-            gone = j < min(missing, 2) or (j == 4 and missing == 3)
-            y = 46 + 27 * j
-            if gone:
-                ax.add_patch(Rectangle((x - 51, y - 11), 102, 22, linewidth=0.8, facecolor=PAPER,
-                                       edgecolor=PALE, linestyle=(0, (2, 3))))
+            y = 48 + 28 * j
+            if j in missing:
+                ax.add_patch(Rectangle((x - 51, y - 12), 102, 24, linewidth=0.8, facecolor=PAPER,
+                                       edgecolor=INK, linestyle=(0, (2, 3))))
+                write(ax, x, y, f'no {layer}', size=8.5)
             else:
-                box(ax, x, y, 102, 22, layer, kind, size=9)
-    texts = ('LM-LSTM-CRF', 'BiLSTM-CRF\nwith characters', 'BiLSTM-CRF', 'BiLSTM')
-    for i, text in enumerate(texts):
-        write(ax, 62 + 112 * i, 186, text, size=9.5)
+                box(ax, x, y, 102, 24, layer, kind, size=9)
+        write(ax, x, 194, name, size=9.5)
     return ax
 
 
 # --- Pictures of the scores ---
 
-TITLES = ['dunston', 'checks', 'in', '<end>']
-SHORT = list(TAG_MAP)
+def possible():
+    """Which scores legal sequences use, (4, m, m); the pictures show all others pale."""
+    decoder = ViterbiDecoder(FILM_TAG_MAP, 'iob2')
+    start = torch.eye(len(SHORT))[START:START + 1]
+    reached = torch.cat((start, decoder.marginals(FILM_SCORES, LENGTHS)[0])) > 0
+    return reached[:-1, :, None] & reached[1:, None] & (decoder.mask == 0)
+
+
+def square(ax, x, y, values, title, **options):
+    """A matrix of scores, with what its rows and columns are."""
+    write(ax, x + 75, y - 40, title, size=9.5, weight='bold')
+    write(ax, x + 75, y - 24, "this word's tag", size=8.5)
+    write(ax, x - 50, y + 42, 'previous tag', size=8.5, rotation=90, va='center')
+    matrix(ax, x, y, values, SHORT, SHORT, cell=(30, 17), **options)
 
 
 def scores():
-    """Emission scores, broadcast, and transition scores add up to the CRF's scores."""
-    torch.manual_seed(3)
-    crf = CRF(8, 5)
-    word = torch.randn(1, 1, 8)
-    torch.nn.init.normal_(crf.transition)
-    ax = paper(470, 344)
-    with torch.no_grad():
-        emission, result = crf.emission(word)[0], crf(word)[0, 0]
-        write(ax, 137, 18, 'emission scores of one word', size=9.5)
-        matrix(ax, 52, 44, emission, columns=SHORT, kinds={(0, j): 'word' for j in range(5)})
-        write(ax, 137, 78, '… are the same after any tag', size=9.5)
-        matrix(ax, 52, 104, emission.expand(5, 5), SHORT, SHORT, pale=lambda i, j: i > 0)
-        write(ax, 238, 146, '+', size=16)
-        write(ax, 367, 78, 'transition scores, the same at any word', size=9.5)
-        matrix(ax, 282, 104, crf.transition, SHORT, SHORT)
-        write(ax, 137, 218, '= a score for each tag after each tag', size=9.5)
-        matrix(ax, 52, 244, result, SHORT, SHORT, kinds={(1, 2): 'gold'})
-        write(ax, 264, 268, 'rows: the tag before', size=9.5, ha='left')
-        write(ax, 264, 286, 'columns: the tag of this word', size=9.5, ha='left')
-        write(ax, 264, 304, f'tag_2 after tag_1: {emission[0, 2]:.2f} + '
-              f'{crf.transition[1, 2]:.2f} = {result[1, 2]:.2f}', size=9.5, ha='left')
+    """Emission scores, broadcast, and transition scores add up to the scores of a word."""
+    emission, m = EMISSIONS[0, :1], len(SHORT)
+    i, j = START, FILM_TAG_MAP[FILM_TAGS[0]]
+    ax = paper(460, 412)
+    write(ax, 133, 18, f'emission scores of {WORDS[0]}, (1, m)', size=9.5, weight='bold')
+    matrix(ax, 58, 46, emission, columns=SHORT, cell=(30, 17),
+           kinds={(0, k): 'word' for k in range(m)})
+    arrow(ax, (133, 68), (133, 88))
+    square(ax, 58, 146, emission.expand(m, m), 'broadcast: once for each row', kinds={
+        (row, k): 'word' for row in range(m) for k in range(m)})
+    write(ax, 228, 188, '+', size=16)
+    square(ax, 304, 146, TRANSITIONS, 'transition scores, (m, m)')
+    square(ax, 58, 306, FILM_SCORES[0, 0], f'= scores of {WORDS[0]}, (m, m)',
+           kinds={(i, j): 'gold'})
+    write(ax, 236, 316, f'{FILM_TAGS[0]} after <start>:', size=9.5, ha='left')
+    write(ax, 236, 334, f'{emission[0, j]:g} + {TRANSITIONS[i, j]:g} = '
+          f'{FILM_SCORES[0, 0, i, j]:g}', weight='bold', ha='left')
+    write(ax, 236, 371, 'The transition scores are the same\nfor all words.', size=9, ha='left')
     return ax
 
 
 def gold_path():
-    """The CRF scores of the example, those of the gold tags among them, and their sum."""
-    tags = [TAG_MAP[tag] for tag in ['<start>', *TAGS, '<end>']]
-    ax = paper(470, 308)
-    for t, pair in enumerate(zip(tags, tags[1:])):
-        x, y = (52, 282)[t % 2], (44, 176)[t // 2]
-        write(ax, x + 85, y - 26, TITLES[t], size=10.5, weight='bold')
-        matrix(ax, x, y, SCORES[0, t], SHORT, SHORT, kinds={pair: 'gold'})
-    values = [SCORES[0, t, i, j].item() for t, (i, j) in enumerate(zip(tags, tags[1:]))]
-    write(ax, 235, 290, ' + '.join(f'{value:.2f}' for value in values) + f' = {sum(values):.2f}',
-          weight='bold')
+    """The scores of the example, those of the gold tags among them, and their sum."""
+    tags = [FILM_TAG_MAP[tag] for tag in ['<start>', *FILM_TAGS, '<end>']]
+    cells, values = list(zip(tags, tags[1:])), []
+    ax = paper(460, 366)
+    for t, (i, j) in enumerate(cells):
+        values.append(FILM_SCORES[0, t, i, j].item())
+        square(ax, (58, 304)[t % 2], (58, 210)[t // 2], FILM_SCORES[0, t], TITLES[t],
+               kinds={(i, j): 'gold'}, shown=possible()[t])
+    write(ax, 230, 324, ' + '.join(f'{value:g}' for value in values) + f' = {sum(values):.1f}',
+          weight='bold', size=11)
+    write(ax, 230, 348, 'pale: illegal, or not reachable at that word', size=9)
     return ax
 
 
-def steps():
-    """The cumulative scores before and after each word, and the backpointers.
+def column(t):
+    """The tags of the trellis's column t, with their places: <start>, the three words, <end>."""
+    tags = {0: [START], len(TITLES): [END]}.get(t, [1, 2, 3])
+    return {tag: (34 + 98 * t, 112 if tag in (START, END) else 112 + 64 * (tag - 2))
+            for tag in tags}
 
-    Nothing is masked, as in the pictures of 2018.
+
+def trellis(values, kinds, height=236, bold=()):
+    """A sheet with a box for each column and tag; values are texts, (columns - 1, m).
+
+    Kinds are the colors of boxes at (column, tag), where they are not 'tag'.
     """
-    cumulative, backpointers = ViterbiDecoder(TAG_MAP).trellis(SCORES, LENGTHS)
-    return list(zip([None, *cumulative], cumulative, backpointers))
-
-
-def outside(t):
-    """Cells that our decoder rules out at word t: <start> and <end> within the sentence."""
-    def pale(i, j):
-        current = j != TAG_MAP['<end>'] if t == 3 else j in (TAG_MAP['<start>'], TAG_MAP['<end>'])
-        before = i != 0 if t == 0 else i in (TAG_MAP['<start>'], TAG_MAP['<end>'])
-        return current or before
-    return pale
-
-
-def cumulative_row(ax, x, y, t, title):
-    """The cumulative scores after word t, with their backpointers below."""
-    _, cumulative, backpointers = steps()[t]
-    write(ax, x + 85, y - 26, title, size=9.5)
-    best = backpointers[0]
-    kinds = {(0, j): 'tag' for j in range(5) if not outside(t)(1 if t else 0, j)}
-    matrix(ax, x, y, cumulative, columns=SHORT, kinds=kinds, pale=lambda i, j: (0, j) not in kinds)
-    for j in range(5):
-        write(ax, x + 34 * (j + 0.5), y + 27, SHORT[best[j]], size=8,
-              color=INK if (0, j) in kinds else PALE)
-    write(ax, x - 4, y + 27, 'from', size=8, ha='right')
-
-
-def viterbi_1():
-    """The first word: only the row of <start> counts."""
-    ax = paper(470, 168)
-    write(ax, 137, 18, 'scores of dunston', size=9.5)
-    matrix(ax, 52, 44, SCORES[0, 0], SHORT, SHORT, kinds={(0, j): 'tag' for j in range(1, 4)},
-           pale=lambda i, j: i > 0 or j in (0, 4))
-    arrow(ax, (232, 52), (288, 70))
-    cumulative_row(ax, 294, 70, 0, 'cumulative scores')
+    ax = paper(460, height)
+    for t, row in enumerate([[''] * len(SHORT), *values]):
+        for tag, (x, y) in column(t).items():
+            kind = kinds.get((t, tag), 'tag' if t else 'plain')
+            color = PALE if kind == 'pale' else INK
+            box(ax, x, y, 56, 34, '', kind)
+            write(ax, x, y - 8 if t else y, SHORT[tag], color, 9)
+            write(ax, x, y + 7, row[tag], color, 10,
+                  weight='bold' if (t, tag) in bold else 'normal')
+    for t, title in enumerate(TITLES[:-1], 1):
+        write(ax, column(t)[1][0], 14, title, weight='bold')
     return ax
 
 
-def viterbi_step(t):
-    """A later word: broadcast, add, and keep the maximum of each column."""
-    previous, cumulative, backpointers = steps()[t]
-    ax = paper(470, 318)
-    write(ax, 126, 18, 'cumulative scores so far, broadcast', size=9.5)
-    matrix(ax, 52, 44, previous.t().expand(5, 5), SHORT, SHORT, pale=outside(t))
-    write(ax, 238, 86, '+', size=16)
-    write(ax, 367, 18, f'scores of {TITLES[t]}', size=9.5)
-    matrix(ax, 282, 44, SCORES[0, t], SHORT, SHORT, pale=outside(t))
-    write(ax, 137, 160, '= scores of all sequences that are one word longer', size=9.5)
-    kinds = {(backpointers[0, j].item(), j): 'gold' for j in range(5)
-             if not outside(t)(1, j)}
-    matrix(ax, 52, 184, previous.t() + SCORES[0, t], SHORT, SHORT, kinds=kinds, pale=outside(t))
-    arrow(ax, (232, 226), (288, 226))
-    write(ax, 260, 214, 'max', size=8.5)
-    cumulative_row(ax, 294, 222, t, 'the best of each column')
-    write(ax, 235, 300, 'pale: what our decoder rules out, <start> and <end> inside the sentence'
-          if t < 3 else 'pale: what does not count at <end>', PALE, 8.5)
+def forward():
+    """The forward algorithm: the log-sum-exp of all sequences that end in each tag."""
+    decoder = ViterbiDecoder(FILM_TAG_MAP)
+    # The loss rules nothing out
+    decoder.mask.zero_()
+    sums = decoder.forward_backward(FILM_SCORES, LENGTHS)[0][0].tolist()
+    ax = trellis([[f'{x:.4f}' if x % 1 else f'{x:g}' for x in row] for row in sums], {}, 252)
+    for t in range(1, len(TITLES) + 1):
+        for x1, y1 in column(t).values():
+            for x0, y0 in column(t - 1).values():
+                arrow(ax, (x0 + 28, y0), (x1 - 28, y1), width=0.8, head='-')
+    write(ax, 426, 142, 'log Z', weight='bold')
+    terms = ' + '.join(f'exp({sums[0][i]:g} + {FILM_SCORES[0, 1, i, 2]:g})'.replace('+ -', '- ')
+                       for i in (1, 2, 3))
+    write(ax, 230, 216, f'I at {WORDS[1]}: log({terms} + …) = {sums[1][2]:.4f}', size=9)
+    write(ax, 230, 236, '…: <start> and <end> as previous tags, which are improbable', size=9)
     return ax
 
 
-def viterbi_2():
-    """See viterbi_step."""
-    return viterbi_step(1)
-
-
-def viterbi_3():
-    """See viterbi_step."""
-    return viterbi_step(2)
-
-
-def viterbi_4():
-    """<end>: only its column counts."""
-    return viterbi_step(3)
-
-
-def viterbi_5():
-    """Tracing back: each word's tags with their cumulative scores, and the best path."""
-    decoded = ViterbiDecoder(TAG_MAP).decode(SCORES, LENGTHS)[0].tolist()
-    path = [TAG_MAP['<start>'], *decoded]
-    all_steps = steps()
-    ax = paper(470, 214)
-    xs = [44 + 96 * t for t in range(5)]
-
-    def place(t, tag):
-        return (xs[t], 106 if t in (0, 4) else 58 + 48 * (tag - 1))
-
-    for t in range(1, 5):
-        _, _, backpointers = all_steps[t - 1]
-        for tag in (range(1, 4) if t < 4 else (4,)):
-            before = backpointers[0, tag].item()
-            on_path = path[t] == tag and path[t - 1] == before
-            (x1, y1), (x0, y0) = place(t, tag), place(t - 1, before)
-            arrow(ax, (x1 - 32, y1), (x0 + 32, y0), 'gold' if on_path else 'plain',
-                  width=2.2 if on_path else 0.9)
-    for t, title in enumerate(['', *TITLES]):
-        write(ax, xs[t], 20, title, size=10.5, weight='bold')
-        for tag in ((0,) if t == 0 else (4,) if t == 4 else range(1, 4)):
-            x, y = place(t, tag)
-            on_path = path[t] == tag
-            best = t and tag == all_steps[t - 1][1][0, 1:4].argmax().item() + 1 and t < 4
-            text = SHORT[tag] + (f'\n{all_steps[t - 1][1][0, tag]:.2f}' if t else '')
-            box(ax, x, y, 64, 30, text, 'gold' if on_path else 'tag' if best else 'plain', size=9)
-    write(ax, 235, 198, 'green: the leader at that word, not on the best path', size=9)
+def viterbi(number):
+    """Viterbi's trellis after so many steps; the fifth traces back."""
+    cumulative, backpointers = ViterbiDecoder(FILM_TAG_MAP).trellis(FILM_SCORES, LENGTHS)
+    path = [START, *ViterbiDecoder(FILM_TAG_MAP, 'iob2').decode(FILM_SCORES, LENGTHS)[0].tolist()]
+    last, legal = min(number, len(TITLES)), possible()
+    kinds = {(t + 1, tag): 'pale' for t in range(last) for tag in column(t + 1)
+             if not legal[t, :, tag].any()}
+    if number > last:
+        kinds = kinds | {(t, tag): 'gold' for t, tag in enumerate(path)}
+    leaders = {(t + 1, 1 + cumulative[t][0, 1:4].argmax().item()) for t in range(min(last, 3))}
+    values = [[f'{value:g}' for value in row[0].tolist()] for row in cumulative[:last]]
+    ax = trellis(values, kinds, bold=leaders | {(4, END)})
+    for t in range(last):
+        for tag, (x1, y1) in column(t + 1).items():
+            best = backpointers[t][0, tag].item()
+            for before, (x0, y0) in column(t).items():
+                on_path = number > last and path[t:t + 2] == [before, tag]
+                color = 'gold' if on_path else 'tag' if legal[t, before, tag] else 'pale'
+                if before == best:
+                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), color, width=2.4 if on_path else 1.8)
+                elif t + 1 == number:
+                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), color, width=0.7, head='-')
+            if 0 < t == number - 1:
+                added = FILM_SCORES[0, t, best, tag].item()
+                write(ax, x1, y1 + 25, f'{cumulative[t - 1][0, best]:g} {"-+"[added >= 0]} '
+                      f'{abs(added):g} = {values[t][tag]}', size=8.5)
+    write(ax, 230, 222, ('bold: the leader; pale: illegal' if number == 1 else
+          'arrows: back to the best previous tag; bold: the leader; pale: illegal'
+          if number <= last else 'gold: traced back from <end>; bold: the leader at each word'),
+          size=9)
     return ax
 
 
 # --- Pictures of the data ---
 
 def packing():
-    """Sorted rows, packed column by column, and the effective batch sizes."""
-    words, _ = read_words_tags(SAMPLE / 'train.txt', 3, caseless=False)
-    short = [sentence for sentence in words if max(map(len, sentence)) < 9]
-    sentences = [next(s for s in short if len(s) == length) for length in (8, 6, 5, 4)]
-    lengths = torch.tensor([len(s) for s in sentences])
-    packed = pack_padded_sequence(torch.zeros(4, 8, 1), lengths, batch_first=True)
-    ax = paper(460, 176)
-    for i, sentence in enumerate(sentences):
-        for t in range(8):
-            inside = t < len(sentence)
-            box(ax, 36 + 55.5 * t, 30 + 28 * i, 48, 20, sentence[t] if inside else '',
-                'word' if inside else 'plain', size=8.5)
-    for t, size in enumerate(packed.batch_sizes.tolist()):
-        ax.add_patch(FancyBboxPatch((9 + 55.5 * t, 16), 54, 28 * size, linewidth=1.2,
-                                    boxstyle='round,pad=0,rounding_size=4', facecolor='none',
-                                    edgecolor=COLORS['tag'][1]))
-        write(ax, 36 + 55.5 * t, 142, str(size), weight='bold')
-    write(ax, 230, 162, 'effective batch size at each step', size=9.5)
+    """Sorted rows, packed step by step into one strip, and the effective batch sizes."""
+    sentences = [WORDS, ['who', 'called'], ['nobody']]
+    maps = create_maps(sentences, [['O'] * len(words) for words in sentences], min_word_freq=1)
+    batch = create_input_tensors(sentences, None, *maps)
+    packed = pack_padded_sequence(batch.wmaps, batch.wmap_lengths, batch_first=True)
+    sizes, strip = packed.batch_sizes.tolist(), names(packed.data, maps[0])
+    ax = paper(460, 216)
+    write(ax, 130, 14, 'rows, longest first', size=9.5, weight='bold')
+    write(ax, 230, 134, 'packed: one step after the other', size=9.5, weight='bold')
+    x = 8
+    for t, size in enumerate(sizes):
+        box(ax, 38 + 56 * t, 26 + 14 * size, 54, 28 * size, '', 'tag')
+        box(ax, x + 24 * size, 160, 48 * size, 28, '', 'tag')
+        for i in range(size):
+            box(ax, x + 24 + 48 * i, 160, 43, 20, strip.pop(0), 'word', size=8.5)
+        write(ax, x + 24 * size, 186, str(size), weight='bold')
+        x += 48 * size + 4
+    for i, (row, length) in enumerate(zip(batch.wmaps, batch.wmap_lengths)):
+        for t, word in enumerate(names(row, maps[0])):
+            box(ax, 38 + 56 * t, 40 + 28 * i, 48, 20, word, 'word' if t < length else 'plain',
+                size=8.5)
+        write(ax, 244, 40 + 28 * i, f'length {length}', size=9, ha='left')
+    write(ax, 230, 204, 'effective batch size of each step', size=9.5)
     return ax
 
 
@@ -670,7 +663,8 @@ def calibration(run):
     return ax
 
 
-RUN_PICTURES = (learning, transitions, thresholds, calibration)
+RUN_PICTURES = {'learning': learning, 'transitions': transitions, 'thresholds': thresholds,
+                'calibration': calibration}
 
 
 # --- Pictures of what the sample's model tags ---
@@ -694,9 +688,11 @@ def marginals():
     return ax
 
 
-PICTURES = (task, framework, multitask, forward_lstm, backward_lstm, features, highway, model,
-            configurations, scores, gold_path, viterbi_1, viterbi_2, viterbi_3,
-            viterbi_4, viterbi_5, packing, padding, marginals)
+PICTURES = {picture.__name__: picture for picture in (
+    task, framework, multitask, features, highway, model, configurations, scores, gold_path,
+    forward, packing, padding, marginals)}
+PICTURES |= {f'{way}_lstm': partial(char_lstm, way) for way in ('forward', 'backward')}
+PICTURES |= {f'viterbi_{number}': partial(viterbi, number) for number in range(1, 6)}
 
 
 # --- Recording and drawing ---
@@ -737,7 +733,7 @@ def draw_run(folder):
     run, pictures = read_run(folder), RUN_PICTURES
     if 'thresholds' not in run:
         print('only entities have thresholds and candidates to draw, not parts of speech')
-        pictures = (learning, transitions)
+        pictures = {name: pictures[name] for name in ('learning', 'transitions')}
     draw(folder, pictures, run)
 
 
@@ -761,8 +757,8 @@ def record(folder):
 
 def draw(folder, pictures, *run):
     """Draw pictures into a folder; the same files, byte for byte, each time."""
-    for picture in pictures:
-        path, figure = Path(folder) / f'{picture.__name__}.svg', picture(*run).figure
+    for name, picture in pictures.items():
+        path, figure = Path(folder) / f'{name}.svg', picture(*run).figure
         figure.savefig(path, metadata={'Date': None})
         plt.close(figure)
         print(path)

@@ -50,10 +50,10 @@ def test_pictures_are_up_to_date(tmp_path):
 
 
 @pytest.mark.parametrize('before, after', [
-    ('>emission scores of one word<', '>the scores of one word<'),  # a text
-    ('>-0.07<', '>-0.08<'),                                         # a number
-    ('#dbe9f8', '#dbe9f9'),                                         # a color
-    ('M 86 104 ', 'M 87 104 '),                                     # a place
+    ('>previous tag<', '>next tag<'),       # a text
+    ('>-3<', '>-2<'),                       # a number
+    ('#dbe9f8', '#dbe9f9'),                 # a color
+    ('M 88 146 ', 'M 89 146 '),             # a place
 ])
 def test_a_picture_that_shows_something_else_is_noticed(before, after, tmp_path):
     text = (ROOT / 'img' / 'scores.svg').read_text(encoding='utf-8')
@@ -96,7 +96,7 @@ def test_recording_a_run(run, tmp_path, monkeypatch):
     # Every word of it has probabilities, nearly all of which are shown
     assert len(written['ambiguous']['marginals']) == len(draw.AMBIGUOUS)
     assert all(sum(row) > 0.8 for row in written['ambiguous']['marginals'])
-    monkeypatch.setattr(draw, 'PICTURES', (draw.task, draw.marginals))
+    monkeypatch.setattr(draw, 'PICTURES', {'task': draw.task, 'marginals': draw.marginals})
     draw.main(['--folder', str(tmp_path)])
     names = {'task', 'marginals', 'learning', 'transitions', 'thresholds', 'calibration'}
     assert drawn(tmp_path).keys() == names
