@@ -52,7 +52,7 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BLSTM and a CRF that share character LSTMs with two language models (the paper's 3).
+    """A word BiLSTM and a CRF that share character LSTMs with two language models (the paper's 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
@@ -135,7 +135,7 @@ class LM_LSTM_CRF(nn.Module):
             subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
 
-        # The word BLSTM puts each word into its context: (N, L_w, word_rnn_dim)
+        # The word BiLSTM puts each word into its context: (N, L_w, word_rnn_dim)
         context = self.dropout(self.read_words(features, wmap_lengths))
 
         # The CRF scores each tag after each tag: (N, L_w, m, m)
@@ -157,7 +157,7 @@ class LM_LSTM_CRF(nn.Module):
         return output(self.dropout(highway(self.dropout(states))))
 
     def read_words(self, features, wmap_lengths):
-        """Run the word BLSTM: (N, L_w, feature_dim) -> (N, L_w, word_rnn_dim).
+        """Run the word BiLSTM: (N, L_w, feature_dim) -> (N, L_w, word_rnn_dim).
 
         Its backward half begins at the right end, where pads would do harm. So it needs a packed
         batch, whose rows are sorted, longest first (enforce_sorted=False would do so, too), unless
