@@ -156,7 +156,7 @@ def task():
     ax = paper(460, 88)
     x, places = 14, []
     for token in tagged['tokens']:
-        width = 6.4 * len(token) + 9
+        width = 6.2 * len(token) + 7
         places.append((x, x + width))
         x += width + 3
     inside = {}
@@ -697,7 +697,7 @@ PICTURES |= {f'viterbi_{number}': partial(viterbi, number) for number in range(1
 
 # --- Recording and drawing ---
 
-TASK = 'Amara Okafor flew from Lagos to Oslo on Friday .'.split()
+TASK = 'Amara Okafor of Lagos University won the Nobel Prize in Oslo .'.split()
 AMBIGUOUS = 'Jordan flew from Paris to Jordan .'.split()
 
 
