@@ -340,8 +340,8 @@ def explain(tagger, text, most=5):
         best = decoder.decode(scores, lengths)[0].tolist()
         marginals = decoder.marginals(scores, lengths)[0]
         for t, word in enumerate([*words, '<end>']):
-            number = min(most, len(names)) if t < len(words) else 0
-            for tag in dict.fromkeys([best[t], *marginals[t].topk(number).indices.tolist()]):
+            several = min(most, len(names)) if t < len(words) else 0
+            for tag in dict.fromkeys([best[t], *marginals[t].topk(several).indices.tolist()]):
                 star, previous = '*' if tag == best[t] else ' ', names[backpointers[t][0, tag]]
                 lines.append(f'{word:20.20} {star}{names[tag]:15} {cumulative[t][0, tag]:8.2f}  '
                              f'{previous:15} {marginals[t, tag]:11.4f}')
@@ -429,10 +429,10 @@ def read_sentences(files):
             if name == '-' and sys.stdin is None:
                 raise OSError('it is closed')
             file = sys.stdin.buffer if name == '-' else open(name, 'rb')
-            for number, line in enumerate(tqdm(file, shown, leave=False, disable=hidden), start=1):
-                text = line.decode('utf-8-sig' if number == 1 else 'utf-8', errors='replace')
+            for n, line in enumerate(tqdm(file, shown, leave=False, disable=hidden), start=1):
+                text = line.decode('utf-8-sig' if n == 1 else 'utf-8', errors='replace')
                 if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
-                    print(f'warning: {shown}, line {number}: expected UTF-8; what is not is '
+                    print(f'warning: {shown}, line {n}: expected UTF-8; what is not is '
                           'replaced, here and in other lines', file=sys.stderr)
                     warned = True
                 yield text.removesuffix('\n').removesuffix('\r')

@@ -165,7 +165,7 @@ def train(train_loader, model, vb_criterion, optimizer, averaged, args, epoch):
         loss.backward()
         clip_gradient(optimizer, args.grad_clip)
         optimizer.step()
-        if step % 2 == 0:
+        if step % 2 == 0:  # half as costly as every time
             averaged.update_parameters(model)
 
         # Not every time, since a GPU's loss has to be waited for

@@ -1,4 +1,4 @@
-"""Make the README's tables of results again.
+"""Make the tables of tests/README.md again.
 
     python tests/reproduce.py results               its table of results, about 4 hours
     python tests/reproduce.py ablations             its table of what matters, about 4 hours
@@ -244,7 +244,7 @@ def print_table(runs, args):
 
 def main(argv):
     """Make a table, or perform one run of it."""
-    parser = argparse.ArgumentParser(description="Make the README's tables of results again.")
+    parser = argparse.ArgumentParser(description='Make the tables of tests/README.md again.')
     parser.add_argument('table', choices=(*TABLES, 'run'))
     parser.add_argument('--data', type=Path, default=ROOT / 'data', help='folder of the corpora')
     parser.add_argument('--emb_file', type=Path,
