@@ -23,9 +23,9 @@ class Batch(NamedTuple):
     wmaps: torch.Tensor                 # (N, L_w) words, as word_map numbers them
     cmaps_f: torch.Tensor               # (N, L_c) characters, by char_map, read forward
     cmaps_b: torch.Tensor               # (N, L_c) characters, read backward
-    cmarkers_f: torch.Tensor            # (N, L_w) where cmaps_f has the spaces after words, <end>
-    cmarkers_b: torch.Tensor            # (N, L_w) where cmaps_b has them, in the order of words
-    tmaps: torch.Tensor | None          # (N, L_w) tags, as previous * m + current, or None
+    cmarkers_f: torch.Tensor            # (N, L_w) markers: the spaces after words, and <end>
+    cmarkers_b: torch.Tensor            # (N, L_w) markers in cmaps_b, in the order of the words
+    tmaps: torch.Tensor | None          # (N, L_w) tags as cells, previous * m + current, or None
     wmap_lengths: torch.Tensor          # (N,) number of words, with <end>
     cmap_lengths: torch.Tensor          # (N,) number of characters, with spaces and <end>
 

@@ -36,9 +36,9 @@ def main(_):
     packed = pack_padded_sequence(padded, lengths, batch_first=True)
     columns = [padded[:size, t] for t, size in enumerate(packed.batch_sizes)]
     assert torch.equal(packed.data, torch.cat(columns))
-    say('Packing: the columns one after the other, without their pads. The rows are sorted, the '
+    say('Packing: one strip, column after column, without the pads. The rows are sorted, the '
         'longest first, so the sentences still running at a step are the top rows.', packed.data)
-    say('The effective batch size: how many sentences there are at each step.', packed.batch_sizes)
+    say('The effective batch size: how many sentences still run at a step.', packed.batch_sizes)
 
     again, lengths_again = pad_packed_sequence(packed, batch_first=True)
     assert torch.equal(again, padded) and torch.equal(lengths_again, lengths)
@@ -57,7 +57,7 @@ def main(_):
         'last word, and a step never sees the steps after it. This is why our character LSTMs may '
         'read the pads, too: dense input is faster than packed input by more than the pads cost.')
     say('The one from right to left meets the pads first (largest difference '
-        f'{backward:.2f}). This is why our word LSTM packs its input, unless all sentences have '
+        f'{backward:.2f}). This is why our word BiLSTM packs its input, unless all sentences have '
         'the same length.')
 
 

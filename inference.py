@@ -70,8 +70,8 @@ class ViterbiDecoder(nn.Module):
         cumulative = scores[:, 0, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
         for t in range(1, scores.size(1)):
-            # What was the current tag is now the previous one, and the new dimension is the current
-            # tag, as in the scores: (N, m, 1) + (N, m, m) -> (N, m)
+            # The current tags of the last step are the previous tags of this one, so they must run
+            # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
             extended, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
             # A sentence that is over keeps its scores
             cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
@@ -475,8 +475,8 @@ def parse_arguments(argv):
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=int, help="the labels' column (default: as in training)")
     add('--word_column', type=int, help="the words' column (default: as in training)")
-    add('--mistakes', type=number(int, 0), default=0, help='list so many false alarms, near misses')
-    add('--explain', action='store_true', help='show how the Viterbi algorithm finds the tags')
+    add('--mistakes', type=number(int, 0), default=0, help='list so many of each kind')
+    add('--explain', action='store_true', help="show how Viterbi's algorithm finds the tags")
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     args = parser.parse_intermixed_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}

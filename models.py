@@ -52,7 +52,7 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BiLSTM and a CRF that share character LSTMs with two language models (the paper's 3).
+    """A word BiLSTM and a CRF that share character LSTMs with two language models (paper: 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
@@ -61,7 +61,7 @@ class LM_LSTM_CRF(nn.Module):
             both directions and is rounded down to an even one.
         dropout, highway_layers: a probability; the number of layers of each highway network.
         language_models, characters, crf: False leaves the part out, as in README.md's (a), (b) and
-            (c). Without CRF the transition scores stay at 0: the loss is a softmax at each word.
+            (c). Without CRF, the transitions stay at 0: the loss is the words' cross entropies.
     """
 
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
@@ -99,7 +99,7 @@ class LM_LSTM_CRF(nn.Module):
         self.crf.transition.requires_grad_(crf)
 
     def init_word_embeddings(self, embeddings):
-        """Use pre-trained word embeddings, (vocab_size, word_emb_dim)."""
+        """Use pre-trained vectors, (vocab_size, word_emb_dim)."""
         self.word_embeds.weight = nn.Parameter(embeddings)
 
     def fine_tune_word_embeddings(self, fine_tune=False):
@@ -131,7 +131,7 @@ class LM_LSTM_CRF(nn.Module):
                 lm_f_scores = self.predict_words(states_f, self.forw_lm_hw, self.forw_lm_out)
                 lm_b_scores = self.predict_words(states_b, self.back_lm_hw, self.back_lm_out)
 
-            # Sub-word features join the words: (N, L_w, word_emb_dim + 2 * char_rnn_dim)
+            # The tagger: what was read joins the words (N, L_w, word_emb_dim + 2 * char_rnn_dim)
             subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
 
@@ -176,7 +176,7 @@ class ViterbiLoss(nn.Module):
     """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
 
     A sequence's score is the sum of its scores[n, t, previous, current]. Z sums up exp(score) over
-    all sequences of tags from <start> to <end>, senseless ones too, which training makes
+    all sequences of tags from <start> to <end>, illegal ones too, which training makes
     improbable. (In spite of the name, Viterbi's algorithm is not used.)
     """
 
@@ -187,8 +187,8 @@ class ViterbiLoss(nn.Module):
     def forward(self, scores, targets, lengths):
         """Compute the mean loss of N sentences from the CRF's scores, (N, L_w, m, m).
 
-        Targets are gold tags, as places previous * m + current in a flat (m, m), (N, L_w); lengths
-        are numbers of words, with <end>, (N,), on the CPU.
+        Targets are the gold tags' cells, previous * m + current, (N, L_w); lengths are numbers of
+        words, with <end>, (N,), on the CPU.
         """
         # Which places hold a word or <end>, and not a pad: (N, L_w)
         inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
@@ -202,8 +202,8 @@ class ViterbiLoss(nn.Module):
         # of all sequences up to word t that end in tag j. Before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         for t in range(1, scores.size(1)):
-            # What was the current tag is now the previous one, and the new dimension is the current
-            # tag, as in the scores: (N, m, 1) + (N, m, m) -> (N, m)
+            # The current tags of the last step are the previous tags of this one, so they must run
+            # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
             extended = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
             # A sentence that is over keeps its sums
             cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
@@ -218,10 +218,10 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word: the next or the previous word.
 
     dunston -> checks, checks -> in, in -> <end>; and in -> checks, checks -> dunston, dunston ->
-    <end>. Words numbered lm_vocab_size and up come from the embedding file alone; as targets they
+    <end>. Words numbered lm_vocab_size and up come from the vector file alone; as targets they
     are <unk>. Both are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """
-    # In word_map, <end> and <unk> follow the corpus's words; the embedding file's come after them
+    # In word_map, <end> and <unk> follow the corpus's words; the vector file's come after them
     end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1
     words = torch.where(wmaps < lm_vocab_size, wmaps, unknown_word)
     # From dunston checks in <end>: 'checks in <end> <pad>' and '<end> dunston checks in'

@@ -141,7 +141,7 @@ def main(argv):
 
 
 def train(train_loader, model, vb_criterion, optimizer, averaged, args, epoch):
-    """Train for an epoch; returns mean losses: of the language models (or 0), Viterbi (vb)."""
+    """Train for an epoch; returns two means: the language models' loss (or 0), the Viterbi loss."""
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
     progress = show_progress(train_loader, f'epoch {epoch}')
@@ -211,7 +211,7 @@ def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, sta
         train_loader.sampler.set_epoch(epoch)
         mean_lm_loss, mean_vb_loss = train(
             train_loader, parallel_model, vb_criterion, optimizer, averaged, args, epoch)
-        # The averaged weights are what is used; how good the others are is only said
+        # The averaged weights are kept and used; the score of the others is only printed
         results = [validate(val_loader, weights, vb_criterion, vb_decoder, tag_map, args)
                    for weights in (averaged.module, model)]
         if dist.is_initialized():

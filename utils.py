@@ -1,4 +1,4 @@
-"""From CoNLL files to tensors and back: maps, the eight tensors, files, embeddings, metrics.
+"""From CoNLL files to tensors and back: maps, the eight tensors, files, vectors, scores.
 
     words, tags = read_corpus('data/sample/train.txt', 'ner', tag_column=3, tag_scheme='iob2')
     word_map, char_map, tag_map = create_maps(words, tags, min_word_freq=1, caseless=True)
@@ -74,16 +74,16 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
         cmaps_f.append(chars + [char_map[' '], char_map['<end>']])
         cmaps_b.append(chars[::-1] + [char_map[' '], char_map['<end>']])
 
-        # The words begin at 0, 8, 15, and <end> is at 18. The space after a word is right before
-        # the next word: [7, 14, 17, 18]
+        # The words begin at 0, 8, 15, and <end> is at 18. Markers, the spaces after words, are
+        # right before the next word: [7, 14, 17, 18]
         *starts, end_place = word_starts(sentence)
         cmarkers_f.append([start - 1 for start in starts[1:]] + [end_place - 1, end_place])
         # Read backward, a word that begins at p is followed by its space at 17 - p, as the text has
         # 17 characters. In the order of the words: [17, 9, 2, 18]
         cmarkers_b.append([len(text) - start for start in starts] + [end_place])
 
-        # <start>, B, I, I, <end> are the pairs (previous, current) (0, 1), (1, 2), (2, 2), (2, 4);
-        # as places in a flat 5 x 5 matrix, previous * 5 + current: [1, 7, 12, 14]
+        # <start>, B, I, I, <end> are the cells (previous, current) (0, 1), (1, 2), (2, 2), (2, 4);
+        # each is stored as one number, previous * 5 + current: [1, 7, 12, 14]
         if tags is not None:
             path = [tag_map[tag] for tag in ('<start>', *tags[n], '<end>')]
             tmaps.append([previous * m + current for previous, current in pairwise(path)])
@@ -235,7 +235,7 @@ def write_tags(entities, length, scheme='iob2'):
     return tags
 
 
-# --- Embeddings ---
+# --- Vectors ---
 
 def init_embedding(input_embedding):
     """Fill an embedding matrix (vocabulary, dim) in place, uniformly within +-sqrt(3 / dim)."""
@@ -303,7 +303,7 @@ def parse_vector(fields, dim, where):
     return word, vector
 
 
-# --- Metrics ---
+# --- Scores ---
 
 def score_task(gold, predicted, task):
     """Rows of score_rows and scores by name, of all sentences at once (no mean over batches)."""

@@ -4,12 +4,16 @@
     python img/draw.py --run FOLDER     those of a run of train.py, into its folder
     python img/draw.py --record FOLDER  img/run.json, what the README's pictures of a run show
 
-Lengths are in points, y grows downwards. COLORS mean the same things in all pictures.
+Lengths are in points, y grows downwards. COLORS mean the same things in all pictures. Not drawn but
+taken is page.png, a screenshot of inference.py's page, 720 pixels wide.
 """
 
 import csv
+import io
 import json
 import sys
+from argparse import Namespace
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -28,23 +32,24 @@ from worked_example import (  # noqa: E402
     EMISSIONS, FILM_SCORES, FILM_TAG_MAP, FILM_TAGS, LENGTHS, TRANSITIONS, WORDS)
 
 from datasets import SimilarLengthSampler  # noqa: E402
+import inference  # noqa: E402
 from inference import (  # noqa: E402
     ViterbiDecoder, judge, load_tagger, score_ranges, score_thresholds, tag_labeled)
 from models import Highway, lm_targets  # noqa: E402
-from train import BEST_CHECKPOINT, LOG, SAMPLE  # noqa: E402
+from train import BEST_CHECKPOINT, LOG, SAMPLE, finish, parse_arguments  # noqa: E402
 from utils import (  # noqa: E402
     ArgumentParser, InputError, create_input_tensors, create_maps, file_errors, find_entities,
     load_checkpoint, read_words_tags, run_main)
 
 # Fill and edge of what the pictures show
 COLORS = {
-    'word': ('#dbe9f8', '#2f6db5'),        # words, their embeddings, the word LSTM
+    'word': ('#dbe9f8', '#2f6db5'),        # words, their embeddings, the word BiLSTM
     'char': ('#fdebcd', '#c77d0a'),        # characters
     'forward': ('#d3efe8', '#14806a'),     # the forward character LSTM and language model
     'backward': ('#e9e0f5', '#7a4fb0'),    # the backward ones
     'tag': ('#dff0d3', '#4c8a1f'),         # tags, the CRF
     'highway': ('#f6d9dd', '#b83a4b'),     # highway networks
-    'plain': ('#f0efeb', '#77736a'),       # pads, <start>, <end>, what is left out
+    'plain': ('#f0efeb', '#77736a'),       # pads, <start>, what is no layer
     'gold': ('#ffe08a', '#a87900'),        # the gold or the best sequence
     'pale': ('#fcfbf8', '#a09b90'),        # what is illegal or cannot be reached
 }
@@ -206,20 +211,20 @@ def multitask():
     box(ax, 230, 26, 428, 26, 'loss = the sum of the three', weight='bold')
     for x, kind, title, layers in (
             (78, 'forward', 'forward LM loss', 'its highway,\nlinear layer'),
-            (230, 'tag', 'Viterbi loss', 'highway, word\nBiLSTM, CRF'),
+            (230, 'tag', 'Viterbi loss', 'highway, word vectors,\nBiLSTM, CRF'),
             (382, 'backward', 'backward LM loss', 'its highway,\nlinear layer')):
         arrow(ax, (x, 40), (x, 69), kind)
         box(ax, x, 82, 124, 24, title, kind, weight='bold', size=9.5)
         arrow(ax, (x, 95), (x, 121), kind)
-        box(ax, x, 139, 124, 34, layers, size=9.5)
+        box(ax, x, 139, 124, 34, layers, kind, size=9.5)
     for x, side, kind in ((112, 78, 'forward'), (348, 382, 'backward')):
         arrow(ax, (side, 157), (side, 189), kind)
         arrow(ax, (230 + (x - 230) * 0.25, 157), (230 + (x - 230) * 0.7, 189), 'tag')
         box(ax, x, 207, 192, 34, f'{kind} character LSTM:\nchanged by {kind} LM and Viterbi',
-            size=9.5)
+            kind, size=9.5)
         arrow(ax, (x - 7, 225), (x - 7, 253), kind)
         arrow(ax, (x + 7, 225), (x + 7, 253), 'tag')
-    box(ax, 230, 267, 428, 26, 'character embeddings: changed by all three', size=9.5)
+    box(ax, 230, 267, 428, 26, 'character embeddings: changed by all three', 'char', size=9.5)
     write(ax, 230, 298, 'arrows: gradients, in the color of the loss that they come from', size=9)
     return ax
 
@@ -239,7 +244,7 @@ def char_lstm(direction):
     for i, (character, x) in enumerate(zip(characters, places)):
         marked = i in markers
         box(ax, x, 111, 21 if character != '<end>' else 33, 20, character, 'char',
-            size=10 if len(character) == 1 else 8.5, weight='bold' if marked else 'normal')
+            size=10 if len(character) == 1 else 8, weight='bold' if marked else 'normal')
         write(ax, x, 151, str(i), size=8.5, weight='bold' if marked else 'normal')
         arrow(ax, (x, 100), (x, 87))
         box(ax, x, 77, 16, 16, '', direction)
@@ -258,13 +263,14 @@ def char_lstm(direction):
         box(ax, (right + 4) / 2, y, right - 4, 18, '', direction)
         text = f'{word}: {marker}, the state after "{read}"'
         write(ax, 11 if right > 190 else right + 6, y, text, size=9, ha='left')
-    write(ax, 6, 270, f'markers, in the order of the words: {markers}', size=9.5, ha='left')
+    write(ax, 6, 270, f'markers, in the order of the words: {markers};  ␣ is a space', size=9.5,
+          ha='left')
     return ax
 
 
 def features():
     """What meets at each word."""
-    ax = paper(460, 234)
+    ax = paper(460, 254)
     batch, _ = example()
     for i, word in enumerate(TITLES):
         x = 62 + 112 * i
@@ -280,6 +286,8 @@ def features():
             arrow(ax, (x + 48, 36), (x + 64, 36), 'word')
             arrow(ax, (x + 64, 44), (x + 48, 44), 'word')
         arrow(ax, (x, 27), (x, 8), 'tag')
+        write(ax, x + 6, 14, 'to the CRF', size=8.5, ha='left')
+    write(ax, 230, 242, 'boxes that touch: vectors that are joined', size=9)
     return ax
 
 
@@ -312,56 +320,60 @@ def highway():
 
 
 def model():
-    """All of it, from the bottom to the top."""
-    ax = paper(460, 318)
-    box(ax, 230, 298, 424, 24, 'character embeddings (one table)', 'char', size=9.5)
+    """All of it, from the bottom to the top, with the sizes of what the layers give."""
+    args, _ = parse_arguments([])
+    both, words = 2 * args.char_rnn_dim, args.word_emb_dim or 100
+    ax = paper(460, 338)
+    box(ax, 230, 298, 424, 24, f'character embeddings (one table), {args.char_emb_dim}', 'char',
+        size=9.5)
     for x, side, kind, word in ((100, 58, 'forward', 'the next word'),
                                 (360, 402, 'backward', 'the word before')):
         arrow(ax, (x, 285), (x, 261))
         write(ax, x + 7, 273, 'the text' if kind == 'forward' else 'the text reversed',
               size=9, ha='left')
-        box(ax, x, 248, 164, 24, f'{kind} character LSTM', kind, size=9.5)
+        box(ax, x, 248, 176, 24, f'{kind} character LSTM, {args.char_rnn_dim}', kind, size=9.5)
         arrow(ax, (side, 235), (side, 183), kind)
-        box(ax, side, 170, 84, 24, 'highway', 'highway', size=9.5)
+        box(ax, side, 170, 84, 24, f'highway, {args.char_rnn_dim}', 'highway', size=9.5)
         arrow(ax, (side, 157), (side, 125), kind)
         box(ax, side, 112, 84, 24, 'linear', kind, size=9.5)
         arrow(ax, (side, 99), (side, 50), kind)
         write(ax, side, 38, word, size=9.5, weight='bold')
         write(ax, side, 20, 'in training', size=9)
-    write(ax, 230, 248, 'states at\nthe markers', size=9)
-    arrow(ax, (130, 235), (164, 183), 'forward')
-    arrow(ax, (330, 235), (192, 183), 'backward')
-    box(ax, 176, 170, 92, 24, 'highway', 'highway', size=9.5)
-    box(ax, 284, 170, 104, 24, 'word embeddings', 'word', size=9.5)
-    arrow(ax, (176, 157), (200, 125), 'highway')
-    arrow(ax, (284, 157), (260, 125), 'word')
-    box(ax, 230, 112, 132, 24, 'word BiLSTM', 'word', size=9.5)
+    write(ax, 194, 218, 'states at\nthe markers', size=9)
+    arrow(ax, (130, 235), (153, 183), 'forward')
+    arrow(ax, (330, 235), (179, 183), 'backward')
+    box(ax, 163, 170, 84, 24, f'highway, {both}', 'highway', size=9.5)
+    box(ax, 280, 170, 136, 24, f'word embeddings, {words}', 'word', size=9.5)
+    arrow(ax, (163, 157), (200, 125), 'highway')
+    arrow(ax, (280, 157), (260, 125), 'word')
+    box(ax, 230, 112, 132, 24, f'word BiLSTM, {args.word_rnn_dim}', 'word', size=9.5)
     arrow(ax, (230, 99), (230, 83), 'word')
     box(ax, 230, 70, 132, 24, 'CRF', 'tag', weight='bold')
     arrow(ax, (230, 57), (230, 50), 'tag')
     write(ax, 230, 32, 'scores of each tag\nafter each tag', size=9.5, weight='bold')
+    write(ax, 230, 326, 'numbers: the size of the vectors that a layer gives', size=9)
     return ax
 
 
 def configurations():
     """The full model, and what the configurations (a), (b) and (c) leave out of it."""
-    ax = paper(460, 214)
-    layers = (('language models', 'forward'), ('transition scores', 'tag'),
-              ('word BiLSTM', 'word'), ('word embeddings', 'word'), ('character LSTMs', 'char'))
+    ax = paper(460, 222)
+    layers = (('transition scores', 'tag', 48), ('word BiLSTM', 'word', 76),
+              ('word embeddings', 'word', 104), ('language models', 'forward', 140),
+              ('character LSTMs', 'char', 168))
     for i, (title, missing, name) in enumerate((
-            ('full', (), 'LM-LSTM-CRF'), ('(a)', (0,), 'BiLSTM-CRF\nwith characters'),
-            ('(b)', (0, 4), 'BiLSTM-CRF'), ('(c)', (0, 4, 1), 'BiLSTM'))):
+            ('full', (), 'LM-LSTM-CRF'), ('(a)', (3,), 'BiLSTM-CRF\nwith characters'),
+            ('(b)', (3, 4), 'BiLSTM-CRF'), ('(c)', (3, 4, 0), 'BiLSTM'))):
         x = 62 + 112 * i
         write(ax, x, 18, title, weight='bold', size=11)
-        for j, (layer, kind) in enumerate(layers):
-            y = 48 + 28 * j
+        for j, (layer, kind, y) in enumerate(layers):
             if j in missing:
                 ax.add_patch(Rectangle((x - 51, y - 12), 102, 24, linewidth=0.8, facecolor=PAPER,
                                        edgecolor=INK, linestyle=(0, (2, 3))))
                 write(ax, x, y, f'no {layer}', size=8.5)
             else:
                 box(ax, x, y, 102, 24, layer, kind, size=9)
-        write(ax, x, 194, name, size=9.5)
+        write(ax, x, 202, name, size=9.5)
     return ax
 
 
@@ -378,17 +390,17 @@ def possible():
 def square(ax, x, y, values, title, **options):
     """A matrix of scores, with what its rows and columns are."""
     write(ax, x + 75, y - 40, title, size=9.5, weight='bold')
-    write(ax, x + 75, y - 24, "this word's tag", size=8.5)
+    write(ax, x + 75, y - 24, 'current tag', size=8.5)
     write(ax, x - 50, y + 42, 'previous tag', size=8.5, rotation=90, va='center')
     matrix(ax, x, y, values, SHORT, SHORT, cell=(30, 17), **options)
 
 
 def scores():
     """Emission scores, broadcast, and transition scores add up to the scores of a word."""
-    emission, m = EMISSIONS[0, :1], len(SHORT)
-    i, j = START, FILM_TAG_MAP[FILM_TAGS[0]]
+    word, emission, m = WORDS[1], EMISSIONS[0, 1:2], len(SHORT)
+    i, j = (FILM_TAG_MAP[tag] for tag in FILM_TAGS[:2])
     ax = paper(460, 412)
-    write(ax, 133, 18, f'emission scores of {WORDS[0]}, (1, m)', size=9.5, weight='bold')
+    write(ax, 133, 18, f'emission scores of {word}, (1, m)', size=9.5, weight='bold')
     matrix(ax, 58, 46, emission, columns=SHORT, cell=(30, 17),
            kinds={(0, k): 'word' for k in range(m)})
     arrow(ax, (133, 68), (133, 88))
@@ -396,11 +408,11 @@ def scores():
         (row, k): 'word' for row in range(m) for k in range(m)})
     write(ax, 228, 188, '+', size=16)
     square(ax, 304, 146, TRANSITIONS, 'transition scores, (m, m)')
-    square(ax, 58, 306, FILM_SCORES[0, 0], f'= scores of {WORDS[0]}, (m, m)',
+    square(ax, 58, 306, FILM_SCORES[0, 1], f'= scores of {word}, (m, m)',
            kinds={(i, j): 'gold'})
-    write(ax, 236, 316, f'{FILM_TAGS[0]} after <start>:', size=9.5, ha='left')
+    write(ax, 236, 316, f'{SHORT[j]} after {SHORT[i]}:', size=9.5, ha='left')
     write(ax, 236, 334, f'{emission[0, j]:g} + {TRANSITIONS[i, j]:g} = '
-          f'{FILM_SCORES[0, 0, i, j]:g}', weight='bold', ha='left')
+          f'{FILM_SCORES[0, 1, i, j]:g}', weight='bold', ha='left')
     write(ax, 236, 371, 'The transition scores are the same\nfor all words.', size=9, ha='left')
     return ax
 
@@ -491,10 +503,10 @@ def viterbi(number):
                 added = FILM_SCORES[0, t, best, tag].item()
                 write(ax, x1, y1 + 25, f'{cumulative[t - 1][0, best]:g} {"-+"[added >= 0]} '
                       f'{abs(added):g} = {values[t][tag]}', size=8.5)
-    write(ax, 230, 222, ('bold: the leader; pale: illegal' if number == 1 else
-          'arrows: back to the best previous tag; bold: the leader; pale: illegal'
-          if number <= last else 'gold: traced back from <end>; bold: the leader at each word'),
-          size=9)
+    caption = 'arrows: back to the best previous tag; bold: the leader'
+    if number > last:
+        caption = 'gold: traced back from <end>; bold: the leader at each word'
+    write(ax, 230, 222, f'{caption}; pale: illegal, or not reachable', size=8.5)
     return ax
 
 
@@ -512,8 +524,8 @@ def packing():
     write(ax, 230, 134, 'packed: one step after the other', size=9.5, weight='bold')
     x = 8
     for t, size in enumerate(sizes):
-        box(ax, 38 + 56 * t, 26 + 14 * size, 54, 28 * size, '', 'tag')
-        box(ax, x + 24 * size, 160, 48 * size, 28, '', 'tag')
+        for x0, y0, width, height in ((11 + 56 * t, 26, 54, 28 * size), (x, 146, 48 * size, 28)):
+            ax.add_patch(Rectangle((x0, y0), width, height, facecolor='none', edgecolor=INK))
         for i in range(size):
             box(ax, x + 24 + 48 * i, 160, 43, 20, strip.pop(0), 'word', size=8.5)
         write(ax, x + 24 * size, 186, str(size), weight='bold')
@@ -549,23 +561,28 @@ def padding():
                                        linewidth=0.6, facecolor=COLORS[kind][0],
                                        edgecolor=COLORS[kind][1]))
         write(ax, x, 16, title, ha='left', weight='bold')
-        write(ax, x, 153, f'in an epoch, {wasted / read:.0%} of the characters are pads', size=9.5,
-              ha='left')
+        write(ax, x, 153, f'{wasted / read:.0%} of an epoch are pads (grey)', size=9.5, ha='left')
     return ax
 
 
 # --- Pictures of a run ---
 
-def chart(ax, title, across, up, columns):
-    """Make a chart look like the other pictures; the legend, in columns, is below it."""
+LEGEND = {'fontsize': 8, 'frameon': False, 'handlelength': 1.6, 'columnspacing': 1.2}
+
+
+def chart(ax, title, across, up=''):
+    """Make a chart look like the other pictures."""
     ax.set_title(title, fontsize=10)
     ax.set_xlabel(across, fontsize=9)
     ax.set_ylabel(up, fontsize=9)
     ax.tick_params(labelsize=8.5)
-    ax.legend(fontsize=8, frameon=False, ncols=columns, loc='upper center',
-              bbox_to_anchor=(0.5, -0.2), handlelength=1.6, columnspacing=1.2)
     ax.grid(color=COLORS['plain'][0])
     ax.spines[['top', 'right']].set_visible(False)
+
+
+def legend(ax, columns):
+    """What the lines are, below the chart."""
+    ax.legend(ncols=columns, loc='upper center', bbox_to_anchor=(0.5, -0.2), **LEGEND)
 
 
 def mark(ax, x, label):
@@ -579,7 +596,7 @@ def learning(run):
     log, best = run['log'], run['best_epoch']
     losses = (('viterbi_loss', 'tag', 'Viterbi, training'),
               ('val_viterbi_loss', 'gold', 'Viterbi, validation'),
-              ('lm_loss', 'forward', 'both LMs, training'))
+              ('lm_loss', 'backward', 'both LMs, training'))
     scores = (('entity_f1', 'tag', 'entity F1'), ('macro_f1', 'word', 'macro F1'),
               ('accuracy', 'char', 'accuracy'))
     for ax, lines in zip(axes, (losses, scores)):
@@ -591,8 +608,9 @@ def learning(run):
         ax.set(xlim=(-0.5, len(log) - 0.5), ylim=0)
         ax.locator_params('x', integer=True, min_n_ticks=1)
     axes[1].set_ylim(0, 1)
-    chart(axes[0], 'losses', 'epoch', 'loss', columns=2)
-    chart(axes[1], 'validation scores', 'epoch', 'score', columns=2)
+    for ax, title, up in zip(axes, ('losses', 'validation scores'), ('loss', 'score')):
+        chart(ax, title, 'epoch', up)
+        legend(ax, columns=2)
     figure.subplots_adjust(0.1, 0.31, 0.98, 0.91, 0.25)
     return axes[0]
 
@@ -601,8 +619,8 @@ def transitions(run):
     """The transition scores that the CRF has learned: blue is above zero, red below."""
     tags, values = run['tags'], torch.tensor(run['transition'])
     room = 16 + 6 * max(map(len, tags))
-    size = min(19, (460 - room) / len(tags))
-    left, top = (470 + room - size * len(tags)) / 2, room + 20
+    size = min(19, (450 - room) / len(tags))
+    left, top = (460 + room - size * len(tags)) / 2, room + 20
     # Without a CRF all scores are zero
     most = values.abs().max().item() or 1
 
@@ -610,9 +628,8 @@ def transitions(run):
         # By the root, since most scores are far smaller than the largest
         return shade((abs(value) / most) ** 0.5, 'word' if value > 0 else 'highway')
 
-    ax = paper(470, top + size * len(tags) + 40)
-    write(ax, 235, 14, 'transition scores; rows: the tag before, columns: the tag of this word',
-          size=9)
+    ax = paper(460, top + size * len(tags) + 40)
+    write(ax, 230, 14, 'transition scores; rows: previous tags, columns: current tags', size=9)
     for i, tag in enumerate(tags):
         middle = size * (i + 0.5)
         write(ax, left - 6, top + middle, tag, size=min(8.5, size), ha='right')
@@ -638,7 +655,8 @@ def thresholds(run):
         mark(ax, run['threshold'], f"the run's threshold: {run['threshold']:.2f}")
     ax.set(xlim=(0, 1), ylim=(0, 1))
     chart(ax, 'validation scores of the entities believed at each threshold', 'threshold',
-          'score', columns=4)
+          'score')
+    legend(ax, columns=4)
     figure.subplots_adjust(0.1, 0.26, 0.97, 0.91)
     return ax
 
@@ -658,7 +676,8 @@ def calibration(run):
                     va='center', fontsize=8.5, textcoords='offset points')
     ax.set(xlim=(0, 1.05), ylim=(-0.1, 1.1), yticks=[step / 5 for step in range(6)])
     chart(ax, "calibration: how many of the validation file's candidates are right",
-          'mean probability', 'share that is right', columns=2)
+          'mean probability', 'share that is right')
+    legend(ax, columns=2)
     figure.subplots_adjust(0.1, 0.23, 0.97, 0.92)
     return ax
 
@@ -667,24 +686,50 @@ RUN_PICTURES = {'learning': learning, 'transitions': transitions, 'thresholds': 
                 'calibration': calibration}
 
 
+# --- The picture of all corpora ---
+
+def parts():
+    """How good a model becomes with each part, over the minutes that it has been trained."""
+    curves = json.loads((HERE / 'parts.json').read_text(encoding='utf-8'))
+    figure, axes = plt.subplots(1, 3, figsize=(460 / 72, 240 / 72))
+    panels = {'wnut17': 'WNUT 2017, F1', 'ewt': 'EWT, accuracy', 'gmb': 'GMB, F1'}
+    kinds = ('tag', 'highway', 'word', 'plain', 'char')
+    for ax, (corpus, title) in zip(axes, panels.items()):
+        best = [100 * max(curve['scores']) for curve in curves[corpus].values()]
+        for kind, (variant, curve) in zip(kinds, curves[corpus].items()):
+            minutes = [curve['seconds'] * (i + 1) / 60 for i in range(len(curve['scores']))]
+            ax.plot(minutes, [100 * score for score in curve['scores']], linewidth=1.3,
+                    color=COLORS[kind][1], label=variant)
+        # Where they differ: the first epochs of all are far lower
+        span = max(best) - min(best)
+        ax.set_ylim(min(best) - 1.5 * span, max(best) + 0.3 * span)
+        ax.set_xscale('log')
+        ax.xaxis.set_major_formatter('{x:g}')
+        chart(ax, title, 'minutes')
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc='lower center', **LEGEND)
+    figure.subplots_adjust(0.07, 0.33, 0.98, 0.91, 0.25)
+    return axes[0]
+
+
 # --- Pictures of what the sample's model tags ---
 
 def marginals():
     """The probability of each tag of each word of an ambiguous sentence."""
     record = recorded()['ambiguous']
     tokens, tags, values = record['tokens'], record['tags'], torch.tensor(record['marginals'])
-    ax = paper(460, 44 + 22 * len(tags))
+    ax = paper(460, 62 + 22 * len(tags))
     step = min(380 / len(tokens), 70)
     for i, token in enumerate(tokens):
         x = 62 + step * (i + 0.5)
-        write(ax, x, 18, token, weight='bold', size=9.5)
+        write(ax, x, 36, token, weight='bold', size=9.5)
         for j, value in enumerate(values[i].tolist()):
-            ax.add_patch(Rectangle((x - step / 2, 32 + 22 * j), step - 2, 20, linewidth=0,
+            ax.add_patch(Rectangle((x - step / 2, 50 + 22 * j), step - 2, 20, linewidth=0,
                                    facecolor=shade(value * 0.8, 'tag')))
             if value >= 0.005:
-                write(ax, x, 42 + 22 * j, f'{value:.2f}', size=8.5)
+                write(ax, x, 60 + 22 * j, f'{value:.2f}', size=8.5)
     for j, tag in enumerate(tags):
-        write(ax, 56, 42 + 22 * j, tag, size=9, ha='right')
+        write(ax, 56, 60 + 22 * j, tag, size=9, ha='right')
+    write(ax, 230, 14, 'the probability of each tag at each word', size=9)
     return ax
 
 
@@ -697,7 +742,8 @@ PICTURES |= {f'viterbi_{number}': partial(viterbi, number) for number in range(1
 
 # --- Recording and drawing ---
 
-TASK = 'Amara Okafor of Lagos University won the Nobel Prize in Oslo .'.split()
+TASK = 'Amara Okafor of Lagos University wrote The Salt Road in Oslo .'.split()
+EXPLAINED = 'Jordan flew to Paris'
 AMBIGUOUS = 'Jordan flew from Paris to Jordan .'.split()
 
 
@@ -737,9 +783,22 @@ def draw_run(folder):
     draw(folder, pictures, run)
 
 
+def printed(function, *arguments):
+    """The lines that a function prints."""
+    output = io.StringIO()
+    with redirect_stdout(output):
+        function(*arguments)
+    return output.getvalue().splitlines()
+
+
 def record(folder):
-    """Write what the README's pictures of a run show to run.json."""
-    run, tagger = read_run(folder), load_tagger(Path(folder) / BEST_CHECKPOINT)
+    """Write what the README shows of a run, in pictures and in text, to run.json."""
+    path = Path(folder) / BEST_CHECKPOINT
+    run, tagger = read_run(folder), load_tagger(path)
+    # What training prints at its end, below the names of its files, and inference.py's --explain
+    arguments = Namespace(**{**tagger.arguments, 'output_dir': folder})
+    _, *run['end'] = printed(finish, arguments, 0)
+    run['explained'] = printed(inference.main, [str(path), '--explain', '--text', EXPLAINED])
     tags, tag_map = run['tags'], tagger.maps['tag_map']
     task_tags = next(tagger.tag([TASK]))['tags']
     scores, lengths = tagger.score([AMBIGUOUS])

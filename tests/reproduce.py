@@ -1,14 +1,15 @@
 """Make the tables of tests/README.md again.
 
-    python tests/reproduce.py results               its table of results, about 4 hours
-    python tests/reproduce.py ablations             its table of what matters, about 4 hours
-    python tests/reproduce.py settings              the settings that were searched, about 4 hours
-    python tests/reproduce.py parts                 what each part buys, about 4 hours
-    python tests/reproduce.py sizes                 sizes, with and without language models, 1 hour
+    python tests/reproduce.py results               how good the model is
+    python tests/reproduce.py parts                 what each part buys; also writes img/parts.json
+    python tests/reproduce.py ablations             decisions undone, one by one, in the small model
+    python tests/reproduce.py settings              the settings that were searched
+    python tests/reproduce.py sizes                 sizes, with and without language models
     python tests/reproduce.py results --jobs 2      two runs at a time, of one thread each
 
-The corpora come from data/prepare.py: ewt, wnut17, gmb and glove. A run that is cut off goes on
-when the same command is given again, one that is done is not repeated. The table is in Markdown.
+Each takes some hours. The corpora come from data/prepare.py: ewt, wnut17, gmb and glove. A run that
+is cut off continues when the same command is given again, and one that is done is not repeated. The
+table is in Markdown.
 """
 
 import argparse
@@ -72,12 +73,26 @@ def norm_clipping():
     train.clip_gradient = clip
 
 
-# What a variant is called in the table: its arguments, and what it replaces
-VARIANTS = {
+SMALL = ('--no-language_models', '--char_rnn_dim', '50', '--word_rnn_dim', '200')
+# What a variant is called in a table: its arguments, and what it replaces
+PARTS = {
     'the full model': ((), None),
     '(a) no language models': (('--no-language_models',), None),
     '(b) no characters either': (('--no-language_models', '--no-characters'), None),
     '(c) no CRF either': (('--no-language_models', '--no-characters', '--no-crf'), None),
+    'the small model': (SMALL, None)}
+SEARCHED = {
+    'learning rate 0.06': (('--lr', '0.06'), None),
+    'learning rate decay 0': (('--lr_decay', '0'), None),
+    'dropout 0.2': (('--dropout', '0.2'), None),
+    'dropout 0.5': (('--dropout', '0.5'), None),
+    'batches of 16, learning rate 0.04': (('--batch_size', '16', '--lr', '0.04'), None),
+    'batches of 32, learning rate 0.06': (('--batch_size', '32', '--lr', '0.06'), None),
+    'momentum 0.95, learning rate 0.015': (('--momentum', '0.95', '--lr', '0.015'), None)}
+SIZES = {f'characters {size}{name}': (('--char_rnn_dim', size, *arguments), None)
+         for size in ('50', '100', '300')
+         for name, arguments in (('', ()), (', no language models', ('--no-language_models',)))}
+UNDONE = {
     'characters in lower case': ((), lower_case),
     'vectors cut to the training vocabulary': (('--no-expand_vocab',), None),
     'no pre-trained vectors': ((), None),
@@ -85,29 +100,11 @@ VARIANTS = {
     'tags learned as IOB2': (('--tag_scheme', 'iob2'), None),
     'random batches': ((), random_batches),
     'norm clipping': ((), norm_clipping),
-    'dropout 0.5': (('--dropout', '0.5'), None),
-    'learning rate 0.015': (('--lr', '0.015'), None),
-    'learning rate 0.06': (('--lr', '0.06'), None),
-    'learning rate decay 0': (('--lr_decay', '0'), None),
-    'dropout 0.2': (('--dropout', '0.2'), None),
-    'batches of 16, learning rate 0.04': (('--batch_size', '16', '--lr', '0.04'), None),
-    'batches of 32, learning rate 0.06': (('--batch_size', '32', '--lr', '0.06'), None),
-    'momentum 0.95, learning rate 0.015': (('--momentum', '0.95', '--lr', '0.015'), None),
-    'the small model': (
-        ('--no-language_models', '--char_rnn_dim', '50', '--word_rnn_dim', '200'), None),
-    **{f'characters {size}{name}': (('--char_rnn_dim', size, *arguments), None)
-       for size in ('50', '100', '300')
-       for name, arguments in (('', ()), (', no language models', ('--no-language_models',)))},
-}
-# The parts of the tutorial's configurations, whose validation scores are drawn over minutes
-PARTS = ('the small model', '(c) no CRF either', '(b) no characters either',
-         '(a) no language models')
-SEARCHED = ('the full model', 'learning rate 0.06', 'batches of 16, learning rate 0.04',
-            'batches of 32, learning rate 0.06', 'dropout 0.2', 'dropout 0.5',
-            'learning rate decay 0', 'momentum 0.95, learning rate 0.015')
-# The full model and the five variants that differ most from it on WNUT 2017
-ON_GMB = ('the full model', '(b) no characters either', 'vectors cut to the training vocabulary',
-          'no pre-trained vectors', 'dropout 0.5', 'learning rate 0.015')
+    'small, dropout 0.5': (('--dropout', '0.5'), None),
+    'small, learning rate 0.015': (('--lr', '0.015'), None)}
+# Each is undone in the small model, which is fast enough for several seeds
+UNDONE = {name: ((*SMALL, *arguments), change) for name, (arguments, change) in UNDONE.items()}
+VARIANTS = PARTS | SEARCHED | SIZES | UNDONE
 
 
 class Run(NamedTuple):
@@ -123,22 +120,21 @@ class Run(NamedTuple):
         return args.folder / f'{self.corpus}-{name}-{self.epochs}-{self.seed}'
 
 
+def on_corpora(variants, *corpora):
+    """The runs of some variants on corpora, which are given as (name, epochs, seeds)."""
+    return [Run(corpus, variant, epochs, seed) for corpus, epochs, seeds in corpora
+            for variant in variants for seed in range(seeds)]
+
+
+WHOLE = ('wnut17', 25, 3), ('ewt', 12, 1), ('gmb', 8, 1)
+QUICK = ('wnut17', 10, 1), ('ewt4000', 5, 1), ('gmb8000', 4, 1)
+QUICK_BY_THREE = ('wnut17', 10, 3), ('ewt4000', 5, 3), ('gmb8000', 4, 3)
 TABLES = {
-    'results': [Run(corpus, 'the full model', epochs, seed)
-                for corpus, epochs, seeds in (('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 6, 1))
-                for seed in range(seeds)],
-    'ablations': [*(Run('wnut17', variant, 8, seed) for seed in range(2) for variant in VARIANTS),
-                  *(Run('gmb8000', variant, 5, 0) for variant in ON_GMB)],
-    'settings': [Run(corpus, variant, epochs, seed)
-                 for variant, seeds in ((SEARCHED[0], 3), *((name, 1) for name in SEARCHED[1:]))
-                 for seed in range(seeds)
-                 for corpus, epochs in (('wnut17', 10), ('ewt4000', 5), ('gmb8000', 4))],
-    'parts': [Run(corpus, variant, epochs, seed) for variant in PARTS for seed in range(3)
-              for corpus, epochs, seeds in (('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 6, 1))
-              if seed < seeds],
-    'sizes': [Run(corpus, f'characters {size}{name}', epochs, seed) for seed in range(2)
-              for name in ('', ', no language models') for size in ('50', '100', '300')
-              for corpus, epochs in (('wnut17', 10), ('ewt4000', 5), ('gmb8000', 4))],
+    'results': on_corpora(['the full model'], ('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 8, 1)),
+    'parts': on_corpora(PARTS, *WHOLE),
+    'ablations': on_corpora(['the small model', *UNDONE], *QUICK_BY_THREE),
+    'settings': on_corpora(['the full model'], *QUICK_BY_THREE) + on_corpora(SEARCHED, *QUICK),
+    'sizes': on_corpora(SIZES, *QUICK[1:]),
 }
 
 
@@ -172,7 +168,7 @@ def perform(run, args):
     state = utils.load_checkpoint(folder / train.CHECKPOINT, 'cpu')
     if (state['epoch'] < run.epochs
             and state['epochs_since_improvement'] < state['arguments']['patience']):
-        sys.exit(f'stopped in epoch {state["epoch"]}; the same command goes on')
+        sys.exit(f'stopped in epoch {state["epoch"]}; repeat the command to continue')
     with open(folder / train.LOG) as file:
         log = list(csv.DictReader(file))
     tagger = load_tagger(folder / train.BEST_CHECKPOINT)
@@ -242,6 +238,26 @@ def print_table(runs, args):
                                f'{seconds:.0f}', *cells)), '|')
 
 
+def write_curves(runs, args):
+    """Write img/parts.json, which draw.py draws: by corpus and variant, scores over minutes."""
+    curves = {}
+    for corpus, variant in dict.fromkeys((run.corpus, run.variant) for run in runs):
+        logs = []
+        for run in runs:
+            path = run.folder(args) / train.LOG
+            if (run.corpus, run.variant) == (corpus, variant) and path.exists():
+                with open(path) as file:
+                    logs.append(list(csv.DictReader(file)))
+        if logs:
+            score = CORPORA[corpus][-1]
+            # As many epochs as all seeds have; the least disturbed one says how long they take
+            curves.setdefault(corpus, {})[variant] = {
+                'seconds': min(float(row['seconds']) for log in logs for row in log),
+                'scores': [round(mean(float(row[score]) for row in rows), 4)
+                           for rows in zip(*logs)]}
+    args.curves.write_text(json.dumps(curves, indent=1) + '\n')
+
+
 def main(argv):
     """Make a table, or perform one run of it."""
     parser = argparse.ArgumentParser(description='Make the tables of tests/README.md again.')
@@ -251,6 +267,8 @@ def main(argv):
                         default=ROOT / 'data' / 'glove' / 'glove.6B.100d.txt')
     parser.add_argument('--folder', type=Path, default=ROOT / 'data' / 'runs')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--curves', type=Path, default=ROOT / 'img' / 'parts.json',
+                        help="file for the parts' curves")
     parser.add_argument('--run', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.table == 'run':
@@ -259,6 +277,8 @@ def main(argv):
     with ThreadPoolExecutor(args.jobs) as pool:
         statuses = list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
     print_table(TABLES[args.table], args)
+    if args.table == 'parts':
+        write_curves(TABLES['parts'], args)
     if any(statuses):
         sys.exit(1)
 

@@ -116,7 +116,7 @@ def test_a_run_that_was_cut_off_goes_on(args, monkeypatch):
         return train_epoch(*arguments)
 
     monkeypatch.setattr(train, 'train', interrupt)
-    with pytest.raises(SystemExit, match='stopped in epoch 1; the same command goes on'):
+    with pytest.raises(SystemExit, match='stopped in epoch 1; repeat the command to continue'):
         perform(run, args)
     assert not (run.folder(args) / 'scores.json').exists()
     monkeypatch.setattr(train, 'train', train_epoch)
