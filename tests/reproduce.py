@@ -249,7 +249,7 @@ def write_curves(runs, args):
                 with open(path) as file:
                     logs.append(list(csv.DictReader(file)))
         if logs:
-            score = CORPORA[corpus][-1]
+            score = CORPORA[corpus][CORPORA[corpus].index('--criterion') + 1]
             # As many epochs as all seeds have; the least disturbed one says how long they take
             curves.setdefault(corpus, {})[variant] = {
                 'seconds': min(float(row['seconds']) for log in logs for row in log),

@@ -105,6 +105,27 @@ def test_a_table(args, capsys):
     assert gmb.startswith('| gmb8000 | random batches | 1 | 1 |')
 
 
+def test_curves_over_minutes(args):
+    runs = [reproduce.Run('ewt', variant, 2, seed)
+            for variant in ('the full model', 'the small model') for seed in (0, 1)]
+    for run in runs[:3]:
+        perform(run, args)
+    args.curves = args.data / 'parts.json'
+    reproduce.write_curves(runs, args)
+    curves = json.loads(args.curves.read_text())
+    logs = [(run.folder(args) / train.LOG).read_text().splitlines() for run in runs[:3]]
+    column = logs[0][0].split(',').index('accuracy')
+    accuracies = [[float(row.split(',')[column]) for row in rows] for _, *rows in logs]
+    seconds = [float(row.split(',')[-1]) for _, *rows in logs for row in rows]
+    # The mean of two seeds, and the one that has been run
+    full, small = curves['ewt'].values()
+    assert list(curves['ewt']) == ['the full model', 'the small model']
+    assert full['scores'] == pytest.approx(
+        [(a + b) / 2 for a, b in zip(*accuracies[:2])], abs=1e-4)
+    assert small['scores'] == pytest.approx(accuracies[2], abs=1e-4)
+    assert full['seconds'] == min(seconds[:4]) and small['seconds'] == min(seconds[4:])
+
+
 def test_a_run_that_was_cut_off_goes_on(args, monkeypatch):
     run = reproduce.Run('wnut17', 'the full model', epochs=2, seed=0)
     train_epoch = train.train
