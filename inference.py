@@ -65,7 +65,7 @@ class ViterbiDecoder(nn.Module):
         Returns two lists with, for each word, (N, m) cumulative scores of the best sequences that
         end in each tag, and (N, m) backpointers, the tags before. Add the mask to the scores first.
         """
-        inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         # The tag before the first word is <start>: (N, m)
         cumulative = scores[:, 0, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
@@ -74,7 +74,7 @@ class ViterbiDecoder(nn.Module):
             # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
             extended, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
             # A sentence that is over keeps its scores
-            cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
+            cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
             steps.append(cumulative)
             backpointers.append(previous)
         return steps, backpointers
@@ -87,7 +87,7 @@ class ViterbiDecoder(nn.Module):
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to each tag and after it, (N, L_w, m); log Z, (N,)."""
         scores = scores.double() + self.mask
-        inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
         forward = [scores[:, 0, self.start]]
         for t in range(1, scores.size(1)):
             forward.append(log_sum_exp(forward[-1].unsqueeze(2) + scores[:, t], dim=1))
@@ -98,7 +98,7 @@ class ViterbiDecoder(nn.Module):
         for t in range(scores.size(1) - 1, 0, -1):
             # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, start over
             extended = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
-            backward.append(torch.where(inside[:, t].unsqueeze(1), extended, last))
+            backward.append(torch.where(real[:, t].unsqueeze(1), extended, last))
         backward.reverse()
         log_z = log_sum_exp(forward[0] + backward[0], dim=1)
         return torch.stack(forward, dim=1), torch.stack(backward, dim=1), log_z

@@ -131,7 +131,7 @@ class LM_LSTM_CRF(nn.Module):
                 lm_f_scores = self.predict_words(states_f, self.forw_lm_hw, self.forw_lm_out)
                 lm_b_scores = self.predict_words(states_b, self.back_lm_hw, self.back_lm_out)
 
-            # The tagger: what was read joins the words (N, L_w, word_emb_dim + 2 * char_rnn_dim)
+            # Both states pass the third highway and join the words: (N, L_w, feature_dim)
             subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
 
@@ -191,12 +191,12 @@ class ViterbiLoss(nn.Module):
         words, with <end>, (N,), on the CPU.
         """
         # Which places hold a word or <end>, and not a pad: (N, L_w)
-        inside = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
 
         # The gold sequence: 1 + 4 + 2 + 0 = 7 in README.md's example
         # (N, L_w, m, m) -> (N, L_w, m * m) -> (N, L_w) -> (N,)
         gold_scores = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
-        gold_score = gold_scores.masked_fill(~inside, 0).sum(dim=1)
+        gold_score = gold_scores.masked_fill(~real, 0).sum(dim=1)
 
         # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
         # of all sequences up to word t that end in tag j. Before the first word is <start>: (N, m)
@@ -206,7 +206,7 @@ class ViterbiLoss(nn.Module):
             # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
             extended = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
             # A sentence that is over keeps its sums
-            cumulative = torch.where(inside[:, t].unsqueeze(1), extended, cumulative)
+            cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
         # The last tag is <end>
         log_z = cumulative[:, self.end]
 
@@ -218,10 +218,10 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word: the next or the previous word.
 
     dunston -> checks, checks -> in, in -> <end>; and in -> checks, checks -> dunston, dunston ->
-    <end>. Words numbered lm_vocab_size and up come from the vector file alone; as targets they
-    are <unk>. Both are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
+    <end>. Words numbered lm_vocab_size and up, rare or from the vector file alone, are <unk> as
+    targets. Both are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
     """
-    # In word_map, <end> and <unk> follow the corpus's words; the vector file's come after them
+    # In word_map, <end> and <unk> follow the frequent words; the vector file's come after them
     end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1
     words = torch.where(wmaps < lm_vocab_size, wmaps, unknown_word)
     # From dunston checks in <end>: 'checks in <end> <pad>' and '<end> dunston checks in'
