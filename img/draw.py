@@ -691,21 +691,23 @@ RUN_PICTURES = {'learning': learning, 'transitions': transitions, 'thresholds': 
 def parts():
     """How good a model becomes with each part, over the minutes that it has been trained."""
     curves = json.loads((HERE / 'parts.json').read_text(encoding='utf-8'))
-    figure, axes = plt.subplots(1, 3, figsize=(460 / 72, 240 / 72))
-    panels = {'wnut17': 'WNUT 2017, F1', 'ewt': 'EWT, accuracy', 'gmb': 'GMB, F1'}
-    kinds = ('tag', 'highway', 'word', 'plain', 'char')
-    for ax, (corpus, title) in zip(axes, panels.items()):
+    figure, (axes,) = plt.subplots(1, len(curves), figsize=(460 / 72, 240 / 72), squeeze=False)
+    titles = {'wnut17': 'WNUT 2017, F1', 'ewt': 'EWT, accuracy', 'gmb': 'GMB, F1'}
+    kinds = {'the full model': 'tag', '(a) no language models': 'highway',
+             '(b) no characters either': 'word', '(c) no CRF either': 'plain',
+             'the small model': 'char'}
+    for ax, corpus in zip(axes, curves):
         best = [100 * max(curve['scores']) for curve in curves[corpus].values()]
-        for kind, (variant, curve) in zip(kinds, curves[corpus].items()):
+        for variant, curve in curves[corpus].items():
             minutes = [curve['seconds'] * (i + 1) / 60 for i in range(len(curve['scores']))]
             ax.plot(minutes, [100 * score for score in curve['scores']], linewidth=1.3,
-                    color=COLORS[kind][1], label=variant)
+                    color=COLORS[kinds[variant]][1], label=variant)
         # Where they differ: the first epochs of all are far lower
         span = max(best) - min(best)
         ax.set_ylim(min(best) - 1.5 * span, max(best) + 0.3 * span)
         ax.set_xscale('log')
         ax.xaxis.set_major_formatter('{x:g}')
-        chart(ax, title, 'minutes')
+        chart(ax, titles[corpus], 'minutes')
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc='lower center', **LEGEND)
     figure.subplots_adjust(0.07, 0.33, 0.98, 0.91, 0.25)
     return axes[0]
