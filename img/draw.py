@@ -737,7 +737,7 @@ def marginals():
 
 PICTURES = {picture.__name__: picture for picture in (
     task, framework, multitask, features, highway, model, configurations, scores, gold_path,
-    forward, packing, padding, marginals)}
+    forward, packing, padding, parts, marginals)}
 PICTURES |= {f'{way}_lstm': partial(char_lstm, way) for way in ('forward', 'backward')}
 PICTURES |= {f'viterbi_{number}': partial(viterbi, number) for number in range(1, 6)}
 

@@ -161,6 +161,28 @@ def test_recorded_outputs():
         assert any(' '.join(output.split()) in block for block in blocks), output
 
 
+def section(title):
+    """The text under a heading of the README."""
+    return re.search(rf'^## {re.escape(title)}\n(.*?)^## ', TEXT, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_what_each_part_buys():
+    """Every figure stands in tests/README.md; how fast the small model is, in the chart."""
+    text = section('What did each part buy?')
+    measured = (ROOT / 'tests' / 'README.md').read_text(encoding='utf-8')
+    figures = re.findall(r'\d+\.\d+(?: ± \d+\.\d+)?', re.sub(r'\]\([^)]*\)', ']', text))
+    assert len(figures) > 8
+    for figure in figures:
+        assert re.search(rf'(?<![\d.]){figure}(?![\d.])', measured), figure
+    curves = json.loads((ROOT / 'img' / 'parts.json').read_text())['wnut17']
+    small, full = curves['the small model'], curves['the full model']
+    reached = small['scores'][int(5 * 60 / small['seconds']) - 1]
+    epochs = next(i for i, score in enumerate(full['scores'], 1) if score >= reached)
+    words = {16: 'sixteen', 17: 'seventeen', 18: 'eighteen'}
+    assert (f'After five minutes it is where the full model is after '
+            f'{words[round(epochs * full["seconds"] / 60)]}') in ' '.join(text.split())
+
+
 # What others measured, and what only illustrates
 GIVEN = [
     'F1 falls from 91.24 to 90.79 without them', '90.95 with it on CoNLL-2003, instead of 91.24',
@@ -181,7 +203,8 @@ def test_claims(claims):
 def test_no_other_figures():
     """Whoever writes a new figure into the prose has to say above where it comes from."""
     text = prose()
-    claims = [*example_claims(), *other_claims(), *GIVEN]
+    figures = re.findall(r'\d+\.\d+(?: ± \d+\.\d+)?', section('What did each part buy?'))
+    claims = [*example_claims(), *other_claims(), *GIVEN, *figures]
     for claim in sorted(claims, key=len, reverse=True):
         text = text.replace(claim, ' ')
     # Years and the names of corpora are no figures
