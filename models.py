@@ -52,7 +52,7 @@ class CRF(nn.Module):
 
 
 class LM_LSTM_CRF(nn.Module):
-    """A word BiLSTM and a CRF that share character LSTMs with two language models (paper: 3).
+    """A word BiLSTM and a CRF that share character LSTMs with two language models (section 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.

@@ -797,9 +797,10 @@ def record(folder):
     """Write what the README shows of a run, in pictures and in text, to run.json."""
     path = Path(folder) / BEST_CHECKPOINT
     run, tagger = read_run(folder), load_tagger(path)
-    # What training prints at its end, below the names of its files, and inference.py's --explain
+    # What training prints at its end, without the line that names its files (it also finds the
+    # threshold again), and what inference.py's --explain prints
     arguments = Namespace(**{**tagger.arguments, 'output_dir': folder})
-    _, *run['end'] = printed(finish, arguments, 0)
+    run['end'] = printed(finish, arguments, 0)[1:]
     run['explained'] = printed(inference.main, [str(path), '--explain', '--text', EXPLAINED])
     tags, tag_map = run['tags'], tagger.maps['tag_map']
     task_tags = next(tagger.tag([TASK]))['tags']

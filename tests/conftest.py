@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -14,6 +15,9 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+# A fenced block of Markdown, with its language and text
+FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 hypothesis.settings.register_profile('short', max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile('long', max_examples=2000, deadline=None)

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import torch
 
 ROOT = Path(__file__).parent.parent
+CURVES = ROOT / 'img' / 'parts.json'
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
@@ -92,7 +93,7 @@ SEARCHED = {
 SIZES = {f'characters {size}{name}': (('--char_rnn_dim', size, *arguments), None)
          for size in ('50', '100', '300')
          for name, arguments in (('', ()), (', no language models', ('--no-language_models',)))}
-UNDONE = {
+DECISIONS = {
     'characters in lower case': ((), lower_case),
     'vectors cut to the training vocabulary': (('--no-expand_vocab',), None),
     'no pre-trained vectors': ((), None),
@@ -103,7 +104,8 @@ UNDONE = {
     'small, dropout 0.5': (('--dropout', '0.5'), None),
     'small, learning rate 0.015': (('--lr', '0.015'), None)}
 # Each is undone in the small model, which is fast enough for several seeds
-UNDONE = {name: ((*SMALL, *arguments), change) for name, (arguments, change) in UNDONE.items()}
+UNDONE = {name: ((*SMALL, *arguments), change)
+          for name, (arguments, change) in DECISIONS.items()}
 VARIANTS = PARTS | SEARCHED | SIZES | UNDONE
 
 
@@ -126,11 +128,11 @@ def on_corpora(variants, *corpora):
             for variant in variants for seed in range(seeds)]
 
 
-WHOLE = ('wnut17', 25, 3), ('ewt', 12, 1), ('gmb', 8, 1)
+WHOLE = ('wnut17', 25, 3), ('ewt', 12, 1), ('gmb', 6, 1)
 QUICK = ('wnut17', 10, 1), ('ewt4000', 5, 1), ('gmb8000', 4, 1)
 QUICK_BY_THREE = ('wnut17', 10, 3), ('ewt4000', 5, 3), ('gmb8000', 4, 3)
 TABLES = {
-    'results': on_corpora(['the full model'], ('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 8, 1)),
+    'results': on_corpora(['the full model'], ('wnut17', 25, 3), ('ewt', 12, 3), ('gmb', 6, 1)),
     'parts': on_corpora(PARTS, *WHOLE),
     'ablations': on_corpora(['the small model', *UNDONE], *QUICK_BY_THREE),
     'settings': on_corpora(['the full model'], *QUICK_BY_THREE) + on_corpora(SEARCHED, *QUICK),
@@ -255,7 +257,7 @@ def write_curves(runs, args):
                 'seconds': min(float(row['seconds']) for log in logs for row in log),
                 'scores': [round(mean(float(row[score]) for row in rows), 4)
                            for rows in zip(*logs)]}
-    args.curves.write_text(json.dumps(curves, indent=1) + '\n')
+    CURVES.write_text(json.dumps(curves, indent=1) + '\n')
 
 
 def main(argv):
@@ -267,8 +269,6 @@ def main(argv):
                         default=ROOT / 'data' / 'glove' / 'glove.6B.100d.txt')
     parser.add_argument('--folder', type=Path, default=ROOT / 'data' / 'runs')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
-    parser.add_argument('--curves', type=Path, default=ROOT / 'img' / 'parts.json',
-                        help="file for the parts' curves")
     parser.add_argument('--run', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.table == 'run':

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import FENCE, ROOT
 from worked_example import (
     EMISSIONS, FILM_SCORES, FILM_TAG_MAP, FILM_TAGS, LENGTHS, SCORES, TAG_MAP, TRANSITIONS, WORDS)
 
@@ -15,7 +15,6 @@ import train
 import utils
 
 TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
-FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 RUN = json.loads((ROOT / 'img' / 'run.json').read_text(encoding='utf-8'))
 B, I, O, END = 1, 2, 3, 4  # noqa: E741
 

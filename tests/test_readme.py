@@ -8,11 +8,9 @@ import sys
 import zlib
 
 import pytest
-from conftest import ROOT, SMALL
+from conftest import FENCE, ROOT, SMALL
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-# Fenced blocks, with their language and text
-FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 BLOCKS = FENCE.findall(README)
 SCRIPTS = ('models.py', 'datasets.py', 'utils.py', 'train.py', 'inference.py', 'dynamic_rnn.py')
 
