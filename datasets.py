@@ -32,9 +32,8 @@ class Batch(NamedTuple):
     def trim(self):
         """Cut off the pads that no sentence needs: every layer would spend time on them."""
         words, chars = self.wmap_lengths.max(), self.cmap_lengths.max()
-        trimmed = (self.wmaps[:, :words], self.cmaps_f[:, :chars], self.cmaps_b[:, :chars],
-                   self.cmarkers_f[:, :words], self.cmarkers_b[:, :words],
-                   None if self.tmaps is None else self.tmaps[:, :words])
+        sizes = words, chars, chars, words, words, words
+        trimmed = [field if field is None else field[:, :size] for field, size in zip(self, sizes)]
         return Batch(*trimmed, self.wmap_lengths, self.cmap_lengths)
 
     def to(self, device):

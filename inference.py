@@ -2,7 +2,6 @@
 
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar --text "Dunston checks in."
     python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar news.txt
-    echo "Dunston checks in." | python inference.py BEST_checkpoint_lm_lstm_crf.pth.tar
 """
 
 import json
@@ -290,7 +289,7 @@ class Tagger:
                       for i, row in enumerate(tags)]
             steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
             *_, log_z = decoder.forward_backward(scores, lengths)
-            p_best = (steps[-1][:, decoder.end] - log_z).exp().tolist()
+            p_best = (steps[-1][:, decoder.end] - log_z).exp().clamp(max=1).tolist()
         return {(n, start): row for (n, start, _), *row in zip(
             pieces, tags, p_tags, p_best, entities, candidates)}
 
@@ -321,7 +320,7 @@ def make_batches(sentences):
 
 def load_tagger(path, device='cpu'):
     """Load a checkpoint of train.py for tagging; raises InputError if it can't be used."""
-    saved = load_checkpoint(path, device)
+    saved = load_checkpoint(path)
     with file_errors(path, 'used'):
         model = LM_LSTM_CRF(**saved['model_arguments']).to(device)
         model.load_state_dict(saved['model'])
@@ -367,8 +366,7 @@ def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20)
     """(threshold, precision, recall, F1) of the entities that choose keeps at each threshold."""
     gold, rows = [sentence['labeled'] for sentence in tagged], []
     for threshold in thresholds:
-        kept = [[one[:3] for one in choose(sentence['candidates'], threshold)]
-                for sentence in tagged]
+        kept = [[one[:3] for one in choose(row['candidates'], threshold)] for row in tagged]
         rows.append((threshold, *score_rows(gold, kept, list)[-1][1:4]))
     return rows
 
@@ -537,13 +535,12 @@ def print_page(tagger, lines, args):
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
     before, after = page.split('/* sentences */\n')
     threshold = (tagger.threshold or 0.5) if args.threshold is None else args.threshold
-    settings = {'title': args.text or ', '.join(args.files) or 'Tagged text', 'task': tagger.task,
-                'threshold': threshold}
+    settings = json.dumps({'title': args.text or ', '.join(args.files) or 'Tagged text',
+                           'task': tagger.task, 'threshold': threshold}).replace('<', '\\u003c')
     shown = ('text', 'candidates') if tagger.task == 'ner' else ('tokens', 'tags')
     # No text may end the script
     rows = [json.dumps({name: one[name] for name in shown}).replace('<', '\\u003c') + ',\n'
             for one in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE)]
-    settings = json.dumps(settings).replace('<', '\\u003c')
     print(before.replace('__SETTINGS__', settings), *rows, after, sep='', end='')
 
 

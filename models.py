@@ -160,8 +160,7 @@ class LM_LSTM_CRF(nn.Module):
         """Run the word BiLSTM: (N, L_w, feature_dim) -> (N, L_w, word_rnn_dim).
 
         Its backward half begins at the right end, where pads would do harm. So it needs a packed
-        batch, whose rows are sorted, longest first (enforce_sorted=False would do so, too), unless
-        all sentences have the same length.
+        batch, whose rows are sorted, longest first, unless all sentences have the same length.
         """
         if wmap_lengths.min() == features.size(1):
             return self.word_blstm(features)[0]

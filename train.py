@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction
 from contextlib import contextmanager
@@ -279,11 +280,11 @@ def make_loader(words, tags, maps, batch_size, seed=0, rank=0, processes=1):
 
 def make_optimizer(model, args):
     """Make the optimizer: stochastic gradient descent with momentum."""
-    # Of pre-trained vectors only the words of a batch get a gradient, as rows of their own: or a
-    # step would spend half its time on 400,000 rows that do not change
+    # Of pre-trained vectors only the words of a batch get a gradient, as separate rows, or a CPU
+    # would spend half of a step on 400,000 others. (A GPU would not merge the rows of momentum.)
     words = model.word_embeds.weight
-    model.word_embeds.sparse = (
-        args.emb_file is not None and words.requires_grad and not dist.is_initialized())
+    model.word_embeds.sparse = (args.emb_file is not None and words.requires_grad
+                                and words.device.type == 'cpu' and not dist.is_initialized())
     # A fused step reads and writes each value once, but can't take rows alone
     others = [p for p in model.parameters() if p.requires_grad and p is not words]
     groups = [{'params': others, 'fused': True}]
@@ -294,9 +295,10 @@ def make_optimizer(model, args):
 
 def average_weights(model, train_loader, args):
     """A model whose weights are the moving average of another's, which it is updated with (EMA)."""
-    def move(averages, weights, updates):
+    def move(averages, weights, _):
         # At first it forgets faster, or it would long remember the beginning
-        decay = min(args.ema, (1 + int(updates)) / (10 + int(updates)))
+        updates = int(averaged.n_averaged)
+        decay = min(args.ema, (1 + updates) / (10 + updates))
         # Vectors of words that the training file lacks never change
         for tensors in (averages, weights):
             tensors[words] = tensors[words][:averaged.rows]
@@ -320,7 +322,7 @@ def finish(args, rank):
         # Half of the best F1 in validation, in steps of 0.05
         rows = score_thresholds(tag_labeled(tagger, args.val_file)[1])
         threshold = max(round(10 * max(f1 for *_, f1 in rows)), 1) / 20
-        save_checkpoint(path, {**load_checkpoint(path, 'cpu'), 'threshold': threshold})
+        save_checkpoint(path, {**load_checkpoint(path), 'threshold': threshold})
     gold, tagged = tag_labeled(tagger, file)
     print(f'{file}, tagged by {path}:')
     scores = print_scores(gold, [sentence['tags'] for sentence in tagged], args.task)
@@ -357,7 +359,7 @@ def parse_arguments(argv):
     args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
         # The arguments of its run are used in place of the defaults
-        checkpoint = load_checkpoint(args.checkpoint, args.device)
+        checkpoint = load_checkpoint(args.checkpoint)
         if vars(args).keys() != checkpoint['arguments'].keys():
             raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
@@ -385,7 +387,7 @@ def parse_arguments(argv):
 
 def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
     """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
-    folder, own = Path(args.output_dir), ()
+    folder, files, own = Path(args.output_dir), (CHECKPOINT, BEST_CHECKPOINT, LOG), ()
     if checkpoint is not None:
         restore(checkpoint, model, averaged, optimizer, args.checkpoint)
         for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
@@ -396,16 +398,16 @@ def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
         if (path.resolve().parent == folder.resolve() and path.name in (CHECKPOINT, BEST_CHECKPOINT)
                 and (folder / BEST_CHECKPOINT).exists()
                 and val_file.resolve() == Path(args.val_file).resolve()):
-            own = (path.name, BEST_CHECKPOINT, LOG)
+            own = files if path.name == CHECKPOINT else (BEST_CHECKPOINT,)
         else:
             # Its best checkpoint is elsewhere, or gone, or the best for another file
             state.update(best_score=-1.0, epochs_since_improvement=0)
             print('the best score and the patience start anew')
     with file_errors(f'--output_dir {folder}', 'written'):
-        old = [folder / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG)
-               if name not in own and (folder / name).exists()]
+        old = [folder / name for name in files
+               if rank == 0 and name not in own and (folder / name).exists()]
         newest = time.localtime(max((path.stat().st_mtime for path in old), default=0))
-        for path in old if rank == 0 else []:
+        for path in old:
             kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
             if kept.exists():
                 raise InputError(f'{kept}: expected no such file, found one in the way')
@@ -420,6 +422,7 @@ def locked(folder, rank):
     """Make a folder and keep other runs out of it; the system forgets the lock with the process."""
     with file_errors(f'--output_dir {folder}', 'written'):
         Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # Better now than after an epoch
     if rank > 0 or os.name == 'nt':  # Windows has no such locks
         yield
         return
@@ -449,8 +452,7 @@ def restore(checkpoint, model, averaged, optimizer, path):
         optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
         momentum = optimizer.state.get(model.word_embeds.weight, {})
         if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
-            # One process saves it as rows
-            momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()
+            momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()  # from rows
 
 
 def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
@@ -479,10 +481,10 @@ def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
 
 def say_how_to_continue(args, state):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
-    path, advice = Path(args.output_dir) / CHECKPOINT, 'there is no checkpoint yet'
+    path = Path(args.output_dir) / CHECKPOINT
     path = path if path.exists() else args.checkpoint
-    if path is not None:
-        advice = f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'
+    advice = ('there is no checkpoint yet' if path is None else
+              f'to continue: python train.py --checkpoint {shlex.quote(str(path))}')
     print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
 
 

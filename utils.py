@@ -19,7 +19,7 @@ import zlib
 from array import array
 from collections import Counter
 from contextlib import contextmanager
-from itertools import accumulate, chain, count, pairwise, zip_longest
+from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +111,10 @@ def word_starts(words):
 
 def pad(rows):
     """Fill lists of int up with 0 to the longest: an (N, L) LongTensor."""
-    # zip_longest makes columns of the rows: (L, N), to be transposed (pad_sequence is slower)
-    return torch.from_numpy(np.array(list(zip_longest(*rows, fillvalue=0))).T.copy())
+    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for n, row in enumerate(rows):
+        padded[n, :len(row)] = row
+    return torch.from_numpy(padded)
 
 
 # --- CoNLL files ---
@@ -257,7 +259,6 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
         elif expand_vocab and word not in new_map and not (caseless and word != word.lower()):
             new_map[word] = len(new_map)
             others.extend(vector)
-
     if vector is None:
         raise InputError(f'{emb_file}: expected word vectors, found none')
     in_corpus = torch.empty(lm_vocab_size, len(vector))
@@ -408,7 +409,7 @@ def save_checkpoint(path, checkpoint):
             temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path, device):
+def load_checkpoint(path, device='cpu'):
     """Load a checkpoint onto a device; InputError if it is none, damaged, or of another format."""
     found = 'another or a damaged file'
     with file_errors(path), open(path, 'rb') as file:
@@ -494,7 +495,9 @@ def run_main(main):
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.exit('interrupted')
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if re.search('MemoryError|allocate memory|size calculation', f'{type(error)} {error}'):
+            sys.exit('error: expected more memory; smaller batches or sizes need less')
         if 'TORCHELASTIC_RUN_ID' not in os.environ:
             raise
         sys.exit('error: several processes failed: ' + ' '.join(str(error).split())[:120])

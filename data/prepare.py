@@ -113,6 +113,13 @@ def check(right, expected, found):
         raise ValueError(f'expected {expected}, found {repr(found)[:80]}')
 
 
+def check_length(sentence):
+    """ValueError if a sentence, a list of (word, pos, tag), is longer than train.py takes them."""
+    words = [word for word, _, _ in sentence]
+    check(len(words) <= 1000 and sum(map(len, words)) <= 10_000,
+          'at most 1,000 words and 10,000 characters in a line or sentence', ' '.join(words[:20]))
+
+
 def read_conllu(path, column='xpos'):
     """Read (word, tag, '-') from a .conllu file."""
     index = {'upos': 3, 'xpos': 4}[column]
@@ -245,6 +252,8 @@ def read_sentences(entry, args, counts):
             sentences[-1].append((text[start:end], '-', tags.get(start, 'O')))
         elif '\n' in text[start:end]:
             sentences.append([])
+    for sentence in sentences:
+        check_length(sentence)
     return [sentence for sentence in sentences if sentence]
 
 
@@ -325,6 +334,9 @@ def convert(args):
     for file, sentences in zip(files, corpora):
         if len(sentences) < (least := 10 if len(files) == 1 else 1):
             raise InputError(f'{file}: expected at least {least} sentences, found {len(sentences)}')
+        with file_errors(file, 'used'):
+            for sentence in sentences:
+                check_length(sentence)
     if len(files) == 1:  # The first 80%, then 10% and 10%
         corpora = [sentences[len(sentences) * begin // 10:len(sentences) * end // 10]
                    for begin, end in ((0, 8), (8, 9), (9, 10))]

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from test_prepare import names, run
 
 import inference
 from models import LM_LSTM_CRF
-from utils import create_maps, find_entities, read_words_tags
+from utils import create_maps, find_entities, read_corpus, read_words_tags
 
 TEXT = 'Amara Okafor flew to Oslo.'
 ENTITIES = [(0, 12, 'PER'), (21, 25, 'LOC')]
@@ -266,9 +267,20 @@ NO_TEXT = 'expected the key text, or another --text_field, found '
      "FILE, line 1: cannot be read: expected tokens of the text, found ''"),
     ([{**ours('Oslo', []), 'tokens': [5]}], 'FILE, line 1: cannot be read: '),
     ('\udcff', 'FILE, line 1: expected UTF-8, found the byte 0xff'),
+    ([doccano('Rain.', []), doccano('Rain ' * 1001, [])], 'FILE, line 2: cannot be read: expected '
+     f"at most 1,000 words and 10,000 characters in a line or sentence, found '{'Rain ' * 15}Rain"),
+    ([doccano(f'{"x" * 5000} {"y" * 5001}', [])], 'FILE, line 1: cannot be read: expected at most'),
 ])
 def test_a_bad_file(entries, message, convert):
     assert convert(entries).startswith(message)
+
+
+def test_the_longest_sentences_can_be_trained_on(convert):
+    for text in ('Rain ' * 1000, f'{"x" * 5000} {"y" * 5000}', f'{"Rain " * 999}\n{"Rain " * 999}'):
+        convert([doccano(text, [])])
+        read, _ = read_corpus(convert.folder / 'x' / 'all.txt', 'ner', -1, 'iob2')
+        assert [word for sentence in read for word in sentence] == text.split()
+        shutil.rmtree(convert.folder / 'x')
 
 
 def test_half_of_a_surrogate_pair(tmp_path):

@@ -365,6 +365,8 @@ def test_conllu(tmp_path, capsys):
      'found ' + repr(40 * 'I\t')),
     ('', ': expected at least 1 sentences, found 0'),
     ('# a comment\n\n', ': expected at least 1 sentences, found 0'),
+    ('1\tRain\tRain\tNOUN\tNN\t_\t0\troot\t_\t_\n' * 1001, 'cannot be used: expected at most 1,000 '
+     f"words and 10,000 characters in a line or sentence, found '{'Rain ' * 15}Rain"),
     ('\udcff', 'line 1: expected UTF-8, found the byte 0xff'),
 ])
 def test_a_bad_conllu_is_refused(text, message, tmp_path):

@@ -575,6 +575,15 @@ def test_going_on_elsewhere_keeps_the_other_runs_apart(people, tmp_path):
     assert '1 epochs are done already' in call(train.main, '--checkpoint', earlier)
 
 
+def test_going_on_from_the_best_epoch_keeps_the_log_of_the_later_ones(people, tmp_path):
+    call(train.main, *people, '--epochs', 3, '--lr', 0)
+    stamp, log = age(tmp_path, LATEST, datetime(2020, 1, 1)), read_log(tmp_path)
+    call(train.main, '--checkpoint', tmp_path / BEST, '--epochs', 2)
+    with open(tmp_path / f'{LOG}.{stamp}', newline='') as file:
+        assert list(csv.DictReader(file)) == log and len(log) == 3
+    assert [row['epoch'] for row in read_log(tmp_path)] == ['0', '1']
+
+
 def test_the_advice_how_to_continue_names_a_file_that_is_there(people, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -1063,6 +1072,7 @@ GOOD = 'a X - B-PER\n'
     (GOOD, ['--no-characters'], '--no-characters: expected --no-language_models too'),
     (GOOD, ['--task', 'pos', '--criterion', 'entity_f1'], 'expected --task ner'),
     (GOOD, ['--output_dir', __file__], 'cannot be written'),
+    (GOOD, ['--output_dir', '/proc/self'], '--output_dir /proc/self: cannot be written'),
     (GOOD, ['--checkpoint', __file__], 'expected a checkpoint of train.py'),
     (GOOD, ['--checkpoint', 'none'], 'none: cannot be read: No such file'),
 ])
@@ -1079,6 +1089,13 @@ def test_bad_input_ends_a_process_with_one_line_and_a_status(script, tmp_path):
     result = run_script(script, *arguments)
     message = f'error: {tmp_path / "none"}: cannot be read: No such file or directory\n'
     assert (result.stderr, result.stdout, result.returncode) == (message, '', 1)
+
+
+@pytest.mark.parametrize('size', [3_000_000, 10**9])
+def test_too_little_memory_is_said_in_one_line(people, size):
+    result = run_script('train.py', *people, '--char_rnn_dim', size)
+    message = 'error: expected more memory; smaller batches or sizes need less\n'
+    assert (result.stderr, result.returncode) == (message, 1)
 
 
 def test_train_file_alone_is_not_validated_on_the_sample(people, tmp_path):
