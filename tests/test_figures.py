@@ -11,10 +11,12 @@ from worked_example import (
 
 import inference
 import models
+import reproduce
 import train
 import utils
 
 TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
+MEASURED = (ROOT / 'tests' / 'README.md').read_text(encoding='utf-8')
 RUN = json.loads((ROOT / 'img' / 'run.json').read_text(encoding='utf-8'))
 B, I, O, END = 1, 2, 3, 4  # noqa: E741
 
@@ -121,8 +123,15 @@ def other_claims():
     most_negative = inference.ViterbiDecoder(FILM_TAG_MAP, 'iob2').mask.min().item()
     yield f'{most_negative:,.0f} at each illegal cell'
     yield f'Why is {most_negative:,.0f} used'
-    yield f'target {models.lm_targets(torch.tensor([[1, 2]]), torch.tensor([2]), 9)[0][0, 1]}'
+    following, _ = models.lm_targets(torch.tensor([[1, 2]]), torch.tensor([2]), lm_vocab_size=9)
+    yield f'the target is {following[0, 1]}'
     yield f'The core is about {round(reading_path(), -2)} lines'
+    run = reproduce.TABLES['sizes'][0]
+    yield f'after {words[run.epochs]} epochs on {int(run.corpus[3:]):,} sentences of EWT'
+    sizes = {size: (without, having) for size, having, without in re.findall(
+        r'^\| (\d+) \| (\d\d\.\d\d)[^|]*\|[^|]*\| (\d\d\.\d\d) \|', MEASURED, re.MULTILINE)}
+    yield ('from {} to {} with LSTMs of 50, and from {} to {} with 300'
+           ).format(*sizes['50'], *sizes['300'])
     words, _ = utils.read_words_tags(train.SAMPLE / 'train.txt', -1)
     yield f'from {len(words)} labeled sentences'
     yield f'in {len(RUN["log"])} epochs; a line marks the best epoch, {RUN["best_epoch"]}'
@@ -168,11 +177,10 @@ def section(title):
 def test_what_each_part_buys():
     """Every figure stands in tests/README.md; how fast the small model is, in the chart."""
     text = section('What did each part buy?')
-    measured = (ROOT / 'tests' / 'README.md').read_text(encoding='utf-8')
     figures = re.findall(r'\d+\.\d+(?: ± \d+\.\d+)?', re.sub(r'\]\([^)]*\)', ']', text))
     assert len(figures) > 8
     for figure in figures:
-        assert re.search(rf'(?<![\d.]){figure}(?![\d.])', measured), figure
+        assert re.search(rf'(?<![\d.]){figure}(?![\d.])', MEASURED), figure
     curves = json.loads((ROOT / 'img' / 'parts.json').read_text())
     words = {5: 'five', 6: 'six', 7: 'seven', 8: 'eight', 9: 'nine', 17: 'seventeen'}
     pairs = {corpus: (curves[corpus]['the small model'], curves[corpus]['the full model'])
