@@ -742,7 +742,9 @@ def test_ctrl_c_ends_training_and_says_how_to_continue(people, tmp_path):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and 'all tags: accuracy' in output
     advice = f'; to continue: python train.py --checkpoint {tmp_path / LATEST}\n'
-    epoch = int(re.search(r'stopped in epoch (\d+)' + re.escape(advice), output)[1])
+    stopped = re.search(r'stopped in epoch (\d+)' + re.escape(advice), output)
+    assert stopped, output
+    epoch = int(stopped[1])
     # It may have come while that epoch was being saved
     assert load_checkpoint(tmp_path / LATEST, 'cpu')['epoch'] in (epoch - 1, epoch)
     assert not list(tmp_path.glob('*.tmp'))
