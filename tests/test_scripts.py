@@ -39,8 +39,10 @@ def people(tmp_path):
 
 
 def start(*command, **options):
-    """Start a process in the scripts' folder."""
+    """Start a process in the scripts' folder, which Ctrl-C ends."""
+    # A shell lets what runs in its background ignore Ctrl-C, and all that this starts
     return subprocess.Popen([str(x) for x in (sys.executable, *command)], cwd=ROOT, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                             **options)
 
 
