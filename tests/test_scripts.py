@@ -41,8 +41,8 @@ def people(tmp_path):
 def start(*command, **options):
     """Start a process in the scripts' folder, which Ctrl-C ends."""
     # A shell lets what runs in its background ignore Ctrl-C, and all that this starts
+    options.setdefault('preexec_fn', lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen([str(x) for x in (sys.executable, *command)], cwd=ROOT, text=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                             **options)
 
 
