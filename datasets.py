@@ -12,14 +12,12 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, Sampler
 
-
 class Batch(NamedTuple):
     """The eight LongTensors of N sentences.
 
     L_w is the largest number of words, with <end>; L_c the largest number of characters, with a
     space after each word and <end>. Shorter sentences are filled up with 0: the pads.
     """
-
     wmaps: torch.Tensor                 # (N, L_w) words, as word_map numbers them
     cmaps_f: torch.Tensor               # (N, L_c) characters, by char_map, read forward
     cmaps_b: torch.Tensor               # (N, L_c) characters, read backward
@@ -33,18 +31,18 @@ class Batch(NamedTuple):
         """Cut off the pads that no sentence needs: every layer would spend time on them."""
         words, chars = self.wmap_lengths.max(), self.cmap_lengths.max()
         sizes = words, chars, chars, words, words, words
-        trimmed = [field if field is None else field[:, :size] for field, size in zip(self, sizes)]
-        return Batch(*trimmed, self.wmap_lengths, self.cmap_lengths)
+        cut = [field if field is None else field[:, :size] for field, size in zip(self[:6], sizes)]
+        return Batch(*cut, self.wmap_lengths, self.cmap_lengths)
 
     def to(self, device):
         """Move all but the two lengths: trimming and packing need those on the CPU."""
-        moved = [None if tensor is None else tensor.to(device) for tensor in self[:6]]
+        # A GPU is not waited for, if a DataLoader has pinned the tensors
+        moved = [field if field is None else field.to(device, non_blocking=True)
+                 for field in self[:6]]
         return Batch(*moved, self.wmap_lengths, self.cmap_lengths)
-
 
 class WCDataset(Dataset):
     """The words and characters of sentences, made from the fields of one big, padded Batch."""
-
     def __init__(self, *fields, **named_fields):
         self.sentences = Batch(*fields, **named_fields)
 
@@ -56,7 +54,6 @@ class WCDataset(Dataset):
         chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
         return chosen.trim() if isinstance(i, list) else chosen
 
-
 class SimilarLengthSampler(Sampler):
     """Deals sentences out in batches of similar length, each sentence once an epoch.
 
@@ -64,7 +61,6 @@ class SimilarLengthSampler(Sampler):
     hardly any pads. The order depends on seed and epoch alone. A batch has batch_size sentences for
     each process; the last is repeated where shares would differ.
     """
-
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):
         self.wmap_lengths, self.cmap_lengths = wmap_lengths, cmap_lengths
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
@@ -83,7 +79,6 @@ class SimilarLengthSampler(Sampler):
         order = torch.randperm(len(self.wmap_lengths), generator=generator)
         order = order[self.cmap_lengths[order].argsort(stable=True)]
         order = order[self.wmap_lengths[order].argsort(stable=True)]
-
         missing = -len(order) % self.processes
         order = torch.cat((order, order[-1:].expand(missing)))
         batches = order.split(self.batch_size * self.processes)

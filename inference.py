@@ -7,6 +7,7 @@
 import json
 import re
 import sys
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 
@@ -16,33 +17,32 @@ from tqdm import tqdm
 
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
-                   find_entities, load_checkpoint, log_sum_exp, number, print_scores, read_corpus,
-                   run_main, score_rows, word_starts, write_tags)
+                   find_entities, in_range, load_checkpoint, log_sum_exp, print_scores, read_corpus,
+                   real_words, run_main, score_rows, word_starts, write_tags)
 
-# Added to the score of an illegal transition; finite, so that no difference becomes NaN
-IMPOSSIBLE = -1e6
-
+IMPOSSIBLE = -1e6  # the mask at illegal transitions; finite, so that no difference becomes NaN
 
 class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     The scheme is 'iobes', 'iob2', or None for other tags. Scores are the CRF's, (N, L_w, m, m);
-    lengths are numbers of words, with <end>, (N,), on the CPU.
+    lengths are numbers of words, with <end>, (N,), on the CPU. To compute them once, sums, what
+    forward_backward returns, may be handed to the others.
     """
-
     def __init__(self, tag_map, scheme=None):
         super().__init__()
+        self.tag_map, self.scheme = tag_map, scheme
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
         # (m, m), previous tags in rows and current tags in columns, as in the scores
         legal = [[may_follow(previous, current, scheme) for current in tag_map]
                  for previous in tag_map]
         self.register_buffer('mask', torch.where(torch.tensor(legal), 0.0, IMPOSSIBLE))
         # (m,), which tags begin an entity and which continue one; (m, types), of which type
-        prefixes = [name[:2] if scheme else '' for name in tag_map]
-        self.types = sorted({name[2:] for name in tag_map if scheme and '-' in name})
-        has_type = [[name[2:] == one for one in self.types] for name in tag_map]
-        self.register_buffer('begins', torch.tensor([p in ('B-', 'S-') for p in prefixes]))
-        self.register_buffer('continues', torch.tensor([p in ('I-', 'E-') for p in prefixes]))
+        names = [name if scheme else '' for name in tag_map]
+        self.types = sorted({name[2:] for name in names if '-' in name})
+        has_type = [[name[2:] == one for one in self.types] for name in names]
+        self.register_buffer('begins', torch.tensor([tag[:2] in ('B-', 'S-') for tag in names]))
+        self.register_buffer('continues', torch.tensor([tag[:2] in ('I-', 'E-') for tag in names]))
         self.register_buffer('has_type', torch.tensor(has_type, dtype=torch.float64))
 
     def decode(self, scores, lengths):
@@ -51,10 +51,8 @@ class ViterbiDecoder(nn.Module):
         # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
         tag = torch.full_like(backpointers[0][:, 0], self.end)
         tags = [tag]
-        for t in range(scores.size(1) - 1, 0, -1):
-            previous = backpointers[t].gather(1, tag.unsqueeze(1)).squeeze(1)
-            # At the pads, stay at <end>
-            tag = torch.where((t < lengths).to(tag.device), previous, tag)
+        for previous in reversed(backpointers[1:]):
+            tag = previous.gather(1, tag.unsqueeze(1)).squeeze(1)
             tags.append(tag)
         return torch.stack(tags[::-1], dim=1)
 
@@ -64,57 +62,61 @@ class ViterbiDecoder(nn.Module):
         Returns two lists with, for each word, (N, m) cumulative scores of the best sequences that
         end in each tag, and (N, m) backpointers, the tags before. Add the mask to the scores first.
         """
-        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        real = real_words(lengths, scores.size(1), scores.device)
+        # (N, m, m) for each word
+        at_word = scores.unbind(dim=1)
         # The tag before the first word is <start>: (N, m)
-        cumulative = scores[:, 0, self.start]
+        cumulative = at_word[0][:, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
-        for t in range(1, scores.size(1)):
+        for t in range(1, len(at_word)):
             # The current tags of the last step are the previous tags of this one, so they must run
             # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
-            extended, previous = (cumulative.unsqueeze(2) + scores[:, t]).max(dim=1)
-            # A sentence that is over keeps its scores
+            extended, previous = (cumulative.unsqueeze(2) + at_word[t]).max(dim=1)
+            # A sentence that is over keeps its scores, and stays at <end>
             cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
             steps.append(cumulative)
-            backpointers.append(previous)
+            backpointers.append(torch.where(real[:, t].unsqueeze(1), previous, self.end))
         return steps, backpointers
 
-    def marginals(self, scores, lengths):
-        """Probability of each tag among legal sequences, (N, L_w, m), double; ignore the pads."""
-        forward, backward, log_z = self.forward_backward(scores, lengths)
+    def marginals(self, scores, lengths, sums=None):
+        """Probability of each tag among legal sequences, (N, L_w, m), double; senseless at pads."""
+        forward, backward, log_z = sums or self.forward_backward(scores, lengths)
         return (forward + backward - log_z[:, None, None]).exp().clamp(0, 1)
 
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to each tag and after it, (N, L_w, m); log Z, (N,)."""
-        scores = scores.double() + self.mask
-        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
-        forward = [scores[:, 0, self.start]]
-        for t in range(1, scores.size(1)):
-            forward.append(log_sum_exp(forward[-1].unsqueeze(2) + scores[:, t], dim=1))
+        real = real_words(lengths, scores.size(1), scores.device)
+        at_word = (scores.double() + self.mask).unbind(dim=1)
+        forward = [at_word[0][:, self.start]]
+        for t in range(1, len(at_word)):
+            forward.append(log_sum_exp(forward[-1].unsqueeze(2) + at_word[t], dim=1))
         # The last tag is <end>, and nothing continues from there: (N, m)
-        last = torch.full_like(forward[0], IMPOSSIBLE)
-        last[:, self.end] = 0
-        backward = [last]
-        for t in range(scores.size(1) - 1, 0, -1):
+        at_end = torch.full_like(forward[0], IMPOSSIBLE)
+        at_end[:, self.end] = 0
+        backward = [at_end]
+        for t in range(len(at_word) - 1, 0, -1):
             # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, start over
-            extended = log_sum_exp(scores[:, t] + backward[-1].unsqueeze(1), dim=2)
-            backward.append(torch.where(real[:, t].unsqueeze(1), extended, last))
+            extended = log_sum_exp(at_word[t] + backward[-1].unsqueeze(1), dim=2)
+            backward.append(torch.where(real[:, t].unsqueeze(1), extended, at_end))
         backward.reverse()
         log_z = log_sum_exp(forward[0] + backward[0], dim=1)
         return torch.stack(forward, dim=1), torch.stack(backward, dim=1), log_z
 
-    def candidates(self, scores, lengths, least, starts=None):
+    def candidates(self, scores, lengths, least, sums=None, only=None):
         """Find every entity with a probability of `least` or more, on the best path or not.
 
         P(exactly w words) = P(at least w words) - P(at least w + 1) (Culotta and McCallum, 2004).
-        Returns for each sentence a list of (type, first word, last word + 1, probability); starts
-        limits the search to entities that begin at these (sentence, first word).
+        Returns for each sentence a list of (type, first word, last word + 1, probability). Such
+        entities, without the probability, limit the search to their places as `only`.
         """
-        forward, backward, log_z = self.forward_backward(scores, lengths)
+        forward, backward, log_z = sums or self.forward_backward(scores, lengths)
         scores = scores.double() + self.mask
-        if starts is None:
-            starts = (torch.arange(scores.size(1)) < lengths.unsqueeze(1) - 1).nonzero()
-        # R runs of words, each in a sentence n and with a first and a last word: (R,)
-        n, first = torch.as_tensor(starts, dtype=torch.long, device=scores.device).view(-1, 2).T
+        if only is None:
+            only = [[('', first, length - 1) for first in range(length - 1)]
+                    for length in lengths.tolist()]
+        places = [(i, start, stop) for i, row in enumerate(only) for _, start, stop in row]
+        # R runs of words, each in a sentence n, from a first word up to at most an end: (R,)
+        n, first, end = torch.tensor(places, dtype=torch.long, device=scores.device).view(-1, 3).T
         last = first
         # The sequences that lead to the beginning of an entity: (R, m)
         run = forward[n, first].masked_fill(~self.begins, IMPOSSIBLE)
@@ -122,18 +124,18 @@ class ViterbiDecoder(nn.Module):
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         found = [[] for _ in lengths]
         while len(n) > 0:
-            # A longer run is less probable than a shorter one, and none goes on into <end>
-            probable = ((at_least >= least) & (at_least > 0)).any(dim=1)
-            n, first, last = n[probable], first[probable], last[probable]
-            run, at_least = run[probable], at_least[probable]
+            # A longer run is less probable than a shorter one
+            kept = ((at_least >= least) & (at_least > 0)).any(dim=1) & (last < end)
+            n, first, last, end = n[kept], first[kept], last[kept], end[kept]
+            run, at_least = run[kept], at_least[kept]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
             run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
             exactly, at_least = (at_least - longer).clamp(0, 1), longer
-            rows, which = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
-            columns = n[rows], which, first[rows], last[rows], exactly[rows, which]
+            rows, kinds = ((exactly >= least) & (exactly > 0)).nonzero(as_tuple=True)
+            columns = n[rows], kinds, first[rows], last[rows], exactly[rows, kinds]
             for sentence, kind, *entity in zip(*(column.tolist() for column in columns)):
                 found[sentence].append((self.types[kind], *entity))
         return found
@@ -142,6 +144,11 @@ class ViterbiDecoder(nn.Module):
         """The best set of entities of each sentence, as choose finds it among the candidates."""
         return [choose(found, threshold) for found in self.candidates(scores, lengths, threshold)]
 
+    def entity_probabilities(self, scores, lengths, entities, sums=None):
+        """The probability of exactly each (type, first word, last word + 1): lists of lists."""
+        found = self.candidates(scores, lengths, 0, sums, entities)
+        exactly = [{one[:3]: one[3] for one in row} for row in found]
+        return [[p.get(one, 0.0) for one in row] for row, p in zip(entities, exactly)]
 
 def choose(candidates, threshold):
     """Choose entities that don't overlap, with the largest sum of probability - threshold.
@@ -158,7 +165,6 @@ def choose(candidates, threshold):
             best[end] = worth + p - threshold, [*before, (name, first, end, p)]
     return best[-1][1]
 
-
 def may_follow(previous, current, scheme):
     """Whether the current tag may follow the previous one; scheme is 'iobes', 'iob2' or None."""
     if current == '<start>' or previous == '<end>':
@@ -170,44 +176,61 @@ def may_follow(previous, current, scheme):
         return previous[:2] in ('B-', 'I-') and previous[2:] == current[2:]
     return scheme == 'iob2' or previous[:2] not in ('B-', 'I-')
 
-
 def name_tags(tags, lengths, tag_map):
     """The names of tag indices, (N, L_w), without <end>: a list for each sentence."""
     names = list(tag_map)
     return [[names[tag] for tag in row[:length - 1]]
             for row, length in zip(tags.tolist(), lengths.tolist())]
 
-
 # --- Tagging text ---
+WINDOW = 2048  # sentences that are read and tagged together
+MOST_WORDS, MOST_CHARS = 1000, 100  # words in a piece of a longer sentence, letters read of a word
+CANDIDATE = 0.05  # the least probability of an entity in tables, lists of mistakes and pages
 
-# Longer sentences are tagged in pieces, and so many characters of a word are read
-MOST_WORDS, MOST_CHARS = 1000, 100
-# Less probable entities appear in no table, in no list of mistakes, and on no page
-CANDIDATE = 0.05
-
-# A character of a word: it is not white space, punctuation, an ideograph or emoji
-W = (r'[^\s!-/:-@\[-^`{-~¡-©«¬®-±´¶-¸»¿×÷՚-՟։־،؛؟۔।॥།-༒၊-၏፡-፨។-៖៘-៚‐-‧‰-⁞₠-⃏№™←-⯿、-〄〈-〠〰・'
-     r'！-／：-＠［-｀｛-･㐀-䶿一-鿿\uf900-\ufaff\U0001f000-\U0003ffff]')
-PART = rf"""(?:(?:\d+(?::\d+)?)?(?:(?i:Ph\.D\.)|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?  # 5p.m., U.S.
-  | {W}(?:{W}|(?<=\d)[.,:/](?=\d)|['’·](?!(?i:s|m|d|re|ve|ll)(?!{W}))(?={W}))*)"""  # 1/2, O'Brien
+# A character of a word: no white space, punctuation or symbol of any script, ideograph or emoji
+W = (r'[^\s!-/:-@\[-^`{-~\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf'
+     r'\u00d7\u00f7\u055a-\u055f\u0589\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u0f0d-\u0f12'
+     r'\u104a-\u104f\u1361-\u1368\u17d4-\u17d6\u17d8-\u17da\u2010-\u2027\u2030-\u205e\u20a0-\u20cf\u2116\u2122'
+     r'\u2190-\u2bff\u3001-\u3004\u3008-\u3020\u3030\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40'
+     r'\uff5b-\uff65\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff]')
 # Accents, colors of emoji and the like belong to the sign before them
 MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
-# A token is what the first of these lines to match takes; the B. of "Plan B. Then" is an initial
-TOKEN = re.compile(rf"""
-    (?i:https?://|www\.)[^\s<>"]*[\w/] | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+ | [@\#]{W}+
-  | (?<![\w.-])[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{0,3}}\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)
-  | (?i:['’](?:s|m|d|re|ve|ll|\d0s)|n['’]t)(?!{W}) | {W}+?(?=(?i:n['’]t)(?!{W})) | (?i:can(?=not\b))
-  | [A-ZÀ-ÖØ-ÞΑ-ΩА-Я]\.(?:-[A-ZÀ-Þ]\.){{0,2}}(?=\s{{0,2}}\w)(?!\w\.) | N[Oo][Ss]?\.(?=\s?\d)
-  | (?=[a-zA-Z]{{2,4}}\.)(?i:Mrs?|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen
-      |Re[pv]|Hon|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Ju[nl]|Aug|Sept?|Oct|Nov|Dec)\.
-  | [A-Z]{{0,2}}[$€£¥] | (?:(?<![^\s(])(?:[+-]\.?|\.)(?=\d))?{PART}(?:[-‐‑&](?={W}){PART})*  # -.5
-  | [\U0001f1e6-\U0001f1ff]{{2}} | \.{{2,}} | -{{2,}} | `` | '' | \S{MARK}*(?:\u200d\S{MARK}*)*
-""", re.VERBOSE)
+ENDINGS, NOT = rf'(?i:s|m|d|re|ve|ll)(?!{W})', rf"(?i:n['\u2019]t)(?!{W})"
+ABBREVIATIONS = ('Mrs?|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Re[pv]|'
+                 'Hon|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Ju[nl]|Aug|'
+                 'Sept?|Oct|Nov|Dec')
+# 5p.m., U.S.; 1/2, O'Brien; and what may follow them: -led, &T
+ACRONYM = rf'(?:\d+(?::\d+)?)?(?:(?i:Ph\.D\.)|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?'
+WORD = rf"{W}(?:{W}|(?<=\d)[.,:/](?=\d)|['\u2019\u00b7](?!{ENDINGS})(?={W}))*"
+JOINED = rf'(?:[-\u2010\u2011&](?={W})(?:{ACRONYM}|{WORD}))*'
 
+# A token is what the first of these patterns to match takes; the keys are examples of each
+PATTERNS = {
+    'https://x.org/a?b=c': r'(?i:https?://|www\.)[^\s<>"]*[\w/]',
+    'a.b@c-d.org': r'[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+',
+    '#tag': f'[@#]{W}+',
+    'bbc.co.uk': r'(?<![\w.-])[\w-]{1,64}(?:\.[\w-]{1,64}){0,3}'
+                 r'\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)',
+    "'s of Dunston's": rf"['\u2019](?:{ENDINGS}|(?i:\d0s)(?!{W}))",
+    "n't of don't": NOT,
+    "do of don't": f'{W}+?(?={NOT})',
+    'can of cannot': r'(?i:can)(?=(?i:not)\b)',
+    'J.-P. of J.-P. Roux': r'[A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0410-\u042f]\.'
+                           r'(?:-[A-Z\u00c0-\u00de]\.){0,2}(?=\s{0,2}\w)(?!\w\.)',
+    'No. of No. 5': r'N[Oo][Ss]?\.(?=\s?\d)',
+    'Mr.': rf'(?=[a-zA-Z]{{2,4}}\.)(?i:{ABBREVIATIONS})\.',
+    'US$ of US$5': r'[A-Z]{0,2}[$\u20ac\u00a3\u00a5]',
+    '-.5 of at -.5': rf'(?<![^\s(])(?:[+-]\.?|\.)(?=\d)(?:{ACRONYM}|{WORD}){JOINED}',
+    'U.S.-led': ACRONYM + JOINED,
+    "rock'n'roll": WORD + JOINED,
+    '\U0001f1f3\U0001f1f4': r'[\U0001f1e6-\U0001f1ff]{2}',  # the flag of Norway
+    '...': r"\.{2,}|-{2,}|``|''",
+    '\u2764\ufe0f': rf'\S{MARK}*(?:\u200d\S{MARK}*)*',  # any other sign: a heart, and its red
+}
+TOKEN = re.compile('|'.join(PATTERNS.values()))
 
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one."""
-
     def __init__(self, model, maps, arguments, device='cpu', threshold=None):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
         self.task, self.token, self.threshold = arguments['task'], TOKEN, threshold
@@ -218,34 +241,35 @@ class Tagger:
         shown = [same.get(name[:2], name[:2]) + name[2:] for name in maps['tag_map']]
         self.shown_alike = torch.tensor([[a == b for b in shown] for a in shown], device=device)
 
-    def tag(self, sentences, probabilities=False, batch_size=2048, threshold=None, least=None):
+    def tag(self, sentences, probabilities=False, batch_size=WINDOW, threshold=None, least=None):
         """Tag sentences, however many there are: str, which are split, or lists of words.
 
-        Yields dicts of text, tokens, tags (IOB2), and entities, dicts of type, text, start and end
-        in the text, and probability; if asked for, the tags' probabilities and the best sequence's
-        probability, and candidates, (type, start, end, probability), that are at least as probable
-        as least. A threshold chooses the entities. batch_size sentences are read together.
+        Yields dicts of text, tokens, tags (IOB2), probabilities of the tags ([] unless asked for)
+        and of Viterbi's sequence (or NaN), entities, dicts of type, text, start, end, probability
+        (or None), and candidates, (type, start, end, probability), that have `least` or more. A
+        threshold chooses the entities. batch_size sentences are read at a time.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
         sentences = iter(sentences)
         while window := list(islice(sentences, batch_size)):
-            split = [self.split(sentence) for sentence in window]
-            tagged = {}
-            for batch in make_batches([words for _, words, _ in split]):
-                tagged.update(self.tag_batch(batch, probabilities, threshold, least))
+            split, tagged = [self.split(sentence) for sentence in window], {}
+            for places, pieces in make_batches([words for _, words, _ in split]):
+                results = self.tag_batch(pieces, probabilities, threshold, least)
+                tagged.update(zip(places, results))
             for n, (text, words, starts) in enumerate(split):
                 sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
                             'probability': 1.0, 'entities': [], 'candidates': []}
                 for start in range(0, len(words), MOST_WORDS):
-                    tags, p_tags, p_best, entities, candidates = tagged[n, start]
-                    sentence['tags'] += tags
-                    sentence['probabilities'] += p_tags
-                    sentence['probability'] *= p_best
-                    sentence['candidates'] += in_text(candidates, words[start:], starts[start:])
-                    for name, left, right, p in in_text(entities, words[start:], starts[start:]):
-                        sentence['entities'].append({'type': name, 'text': text[left:right],
-                                                     'start': left, 'end': right, 'probability': p})
+                    piece = tagged[n, start]
+                    for name in ('tags', 'probabilities'):
+                        sentence[name] += piece[name]
+                    for name in ('entities', 'candidates'):
+                        sentence[name] += in_text(piece[name], words[start:], starts[start:])
+                    sentence['probability'] *= piece['probability']
+                sentence['entities'] = [
+                    {'type': name, 'text': text[start:end], 'start': start, 'end': end,
+                     'probability': p} for name, start, end, p in sentence['entities']]
                 yield sentence
 
     def split(self, sentence):
@@ -263,69 +287,81 @@ class Tagger:
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
         return scores, batch.wmap_lengths
 
-    def tag_batch(self, pieces, probabilities, threshold, least):
-        """Tag pieces: a dict from (sentence, first word) to the results that tag puts together."""
-        scores, lengths = self.score([words for _, _, words in pieces])
-        decoder, tag_map = self.decoder, self.maps['tag_map']
+    def tag_batch(self, sentences, probabilities, threshold, least):
+        """Tag lists of words: for each of them, a dict of what tag puts together."""
+        scores, lengths = self.score(sentences)
+        decoder, tag_map, empty = self.decoder, self.maps['tag_map'], [[] for _ in sentences]
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
-        p_tags, p_best = [[] for _ in pieces], [float('nan') for _ in pieces]
-        entities = candidates = [[] for _ in pieces]
+        results = {'tags': tags, 'probabilities': empty, 'entities': empty, 'candidates': empty,
+                   'probability': [float('nan') for _ in tags]}
+        bounds = [p for p in (threshold, least) if p is not None and self.task == 'ner']
+        if probabilities or bounds:
+            sums = _, _, log_z = decoder.forward_backward(scores, lengths)
+        if bounds:
+            found = decoder.candidates(scores, lengths, min(bounds), sums)
+        if least in bounds:
+            results['candidates'] = [[one for one in row if one[3] >= least] for row in found]
+        if threshold in bounds:
+            results['entities'] = [choose(row, threshold) for row in found]
+        elif self.task == 'ner':
+            entities = [find_entities(row) for row in tags]
+            exactly = [[None] * len(row) for row in entities]
+            if probabilities:
+                exactly = decoder.entity_probabilities(scores, lengths, entities, sums)
+            results['entities'] = [[(*entity, p) for entity, p in zip(*pair)]
+                                   for pair in zip(entities, exactly)]
         if self.task == 'ner':
-            entities = [[(*entity, None) for entity in find_entities(row)] for row in tags]
-            if threshold is not None:
-                entities = decoder.entities(scores, lengths, threshold)
-            elif probabilities:
-                starts = [(n, first) for n, row in enumerate(entities) for _, first, _, _ in row]
-                found = decoder.candidates(scores, lengths, 0, starts)
-                exact = [{one[:3]: one[3] for one in row} for row in found]
-                entities = [[(*one[:3], p.get(one[:3], 0.0)) for one in row]
-                            for row, p in zip(entities, exact)]
-            tags = [write_tags(row, len(old)) for row, old in zip(entities, tags)]
-            if least is not None:
-                candidates = decoder.candidates(scores, lengths, least)
+            results['tags'] = list(map(write_tags, results['entities'], map(len, tags)))
         if probabilities:
-            marginals = (decoder.marginals(scores, lengths) @ self.shown_alike.double()).clamp(0, 1)
-            p_tags = [marginals[i, range(len(row)), [tag_map[name] for name in row]].tolist()
-                      for i, row in enumerate(tags)]
-            steps, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
-            *_, log_z = decoder.forward_backward(scores, lengths)
-            p_best = (steps[-1][:, decoder.end] - log_z).exp().clamp(max=1).tolist()
-        return {(n, start): row for (n, start, _), *row in zip(
-            pieces, tags, p_tags, p_best, entities, candidates)}
-
+            # (N, L_w, m) @ (m, m), and of each word the tag that is shown
+            marginals = decoder.marginals(scores, lengths, sums) @ self.shown_alike.double()
+            results['probabilities'] = [
+                [at_word[tag_map[name]] for name, at_word in zip(*pair)]
+                for pair in zip(results['tags'], marginals.clamp(0, 1).tolist())]
+            cumulative, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
+            best = cumulative[-1][:, decoder.end] - log_z
+            results['probability'] = best.exp().clamp(max=1).tolist()
+        return [dict(zip(results, values)) for values in zip(*results.values())]
 
 def in_text(entities, words, starts):
     """Entities, (type, first word, last word + 1, ...), with their places in the text instead."""
     return [(name, starts[first], starts[end - 1] + len(words[end - 1]), *p)
             for name, first, end, *p in entities]
 
-
 def make_batches(sentences):
-    """Cut lists of words into pieces, and yield batches of them: (sentence, first word, words)."""
-    pieces = [(n, start, words[start:start + MOST_WORDS]) for n, words in enumerate(sentences)
-              for start in range(0, len(words), MOST_WORDS)]
+    """Cut lists of words into pieces; yield batches of (sentence, first word) and of pieces."""
+    pieces = {(n, start): words[start:start + MOST_WORDS] for n, words in enumerate(sentences)
+              for start in range(0, len(words), MOST_WORDS)}
+    sizes = {place: sum(min(len(word), MOST_CHARS) + 1 for word in piece)
+             for place, piece in pieces.items()}
     # Neighbors are of similar length, so that a batch has few pads; its padded size is bounded
-    pieces.sort(key=lambda piece: (len(piece[2]), sum(map(len, piece[2]))))
     batch, longest = [], 0
-    for piece in pieces:
-        chars = sum(min(len(word), MOST_CHARS) + 1 for word in piece[2])
-        if batch and (len(batch) == 32 or max(chars, longest) * (len(batch) + 1) > 20_000):
-            yield batch
-            batch, longest = [], 0
-        batch.append(piece)
-        longest = max(chars, longest)
+    for place in sorted(pieces, key=lambda place: (len(pieces[place]), sizes[place])):
+        longest = max(longest, sizes[place])
+        if batch and (len(batch) == 32 or longest * (len(batch) + 1) > 20_000):
+            yield batch, [pieces[one] for one in batch]
+            batch, longest = [], sizes[place]
+        batch.append(place)
     if batch:
-        yield batch
+        yield batch, [pieces[one] for one in batch]
 
+def make_model(maps, arguments):
+    """A model for such maps and arguments of train.py, before training."""
+    names = signature(LM_LSTM_CRF).parameters.keys() & arguments.keys()
+    return LM_LSTM_CRF(
+        tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
+        vocab_size=len(maps['word_map']), lm_vocab_size=maps['word_map']['<unk>'] + 1,
+        **{name: arguments[name] for name in names})
 
 def load_tagger(path, device='cpu'):
     """Load a checkpoint of train.py for tagging; raises InputError if it can't be used."""
     saved = load_checkpoint(path)
-    with file_errors(path, 'used'):
-        model = LM_LSTM_CRF(**saved['model_arguments']).to(device)
-        model.load_state_dict(saved['model'])
-        return Tagger(model, saved['maps'], saved['arguments'], device, saved.get('threshold'))
-
+    with torch.device('meta'):  # no memory and no random numbers for what is replaced at once
+        model = make_model(saved['maps'], saved['arguments'])
+    with file_errors(path, 'used', RuntimeError):
+        model.load_state_dict(saved['model'], assign=True)
+    return Tagger(model.to(device), saved['maps'], saved['arguments'], device,
+                  saved.get('threshold'))
 
 def explain(tagger, text, most=5):
     """Write the Viterbi trellis of a sentence as a table of each word's most likely tags."""
@@ -333,34 +369,29 @@ def explain(tagger, text, most=5):
     lines = ['word                  tag                score  from            probability']
     _, sentence, _ = tagger.split(text)
     for start in range(0, len(sentence), MOST_WORDS):
-        words = sentence[start:start + MOST_WORDS]
-        scores, lengths = tagger.score([words])
+        words = [*sentence[start:start + MOST_WORDS], '<end>']
+        scores, lengths = tagger.score([words[:-1]])
         cumulative, backpointers = decoder.trellis(scores.double() + decoder.mask, lengths)
-        best = decoder.decode(scores, lengths)[0].tolist()
-        marginals = decoder.marginals(scores, lengths)[0]
-        for t, word in enumerate([*words, '<end>']):
-            several = min(most, len(names)) if t < len(words) else 0
-            for tag in dict.fromkeys([best[t], *marginals[t].topk(several).indices.tolist()]):
-                star, previous = '*' if tag == best[t] else ' ', names[backpointers[t][0, tag]]
+        best, marginals = decoder.decode(scores, lengths)[0], decoder.marginals(scores, lengths)[0]
+        for t, (word, on_path) in enumerate(zip(words, best.tolist())):
+            several = min(most, len(names)) if t < len(words) - 1 else 0
+            for tag in dict.fromkeys([on_path, *marginals[t].topk(several).indices.tolist()]):
+                star, previous = '*' if tag == on_path else ' ', names[backpointers[t][0, tag]]
                 lines.append(f'{word:20.20} {star}{names[tag]:15} {cumulative[t][0, tag]:8.2f}  '
                              f'{previous:15} {marginals[t, tag]:11.4f}')
                 word = ''
     return '\n'.join(lines)
 
-
 # --- Scores ---
-
 def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None):
-    """Tag a labeled file: its tags, in IOB2, and tag's dicts, with its entities as labeled."""
+    """Tag a labeled file: the file's tags, and tag's dicts, with the file's entities as labeled."""
     tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
     word_column = tagger.arguments['word_column'] if word_column is None else word_column
     words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
     tagged = list(tagger.tag(words, threshold=threshold, least=CANDIDATE))
-    for tags, sentence in zip(gold, tagged):
-        starts = word_starts(sentence['tokens'])
-        sentence['labeled'] = in_text(find_entities(tags), sentence['tokens'], starts)
+    for row, tags, sentence in zip(words, gold, tagged):
+        sentence['labeled'] = in_text(find_entities(tags), row, word_starts(row))
     return gold, tagged
-
 
 def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
     """(threshold, precision, recall, F1) of the entities that choose keeps at each threshold."""
@@ -369,7 +400,6 @@ def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20)
         kept = [[one[:3] for one in choose(row['candidates'], threshold)] for row in tagged]
         rows.append((threshold, *score_rows(gold, kept, list)[-1][1:4]))
     return rows
-
 
 def judge(tagged):
     """All candidates, the most probable first: (probability, labeled, found, a line to print)."""
@@ -382,7 +412,6 @@ def judge(tagged):
             judged.append((p, entity in sentence['labeled'], entity in found, line))
     return sorted(judged, reverse=True)
 
-
 def score_ranges(judged):
     """(candidates, mean probability, right ones) for probabilities of 0.0 to 0.1, 0.1 to 0.2 ..."""
     tenths = [[] for _ in range(10)]
@@ -390,7 +419,6 @@ def score_ranges(judged):
         tenths[min(int(10 * p), 9)].append((p, labeled))
     return [(len(tenth), sum(p for p, _ in tenth) / max(len(tenth), 1),
              sum(labeled for _, labeled in tenth)) for tenth in tenths]
-
 
 def print_probabilities(tagged, mistakes):
     """Print the scores at each threshold, the calibration, and so many mistakes of each kind."""
@@ -402,15 +430,13 @@ def print_probabilities(tagged, mistakes):
     print('\nprobability  candidates    mean  right')
     for i, (n, mean, right) in enumerate(score_ranges(judged)):
         print(f'{max(i / 10, CANDIDATE):.2f} to {(i + 1) / 10:.2f} {n:10}  {mean:.4f}  {right:5}')
+    wrong = [line for _, labeled, found, line in judged if found and not labeled]
+    missed = [line for _, labeled, found, line in judged if labeled and not found]
     if mistakes > 0:
-        wrong = [line for _, labeled, found, line in judged if found and not labeled]
-        missed = [line for _, labeled, found, line in judged if labeled and not found]
         print('\nfound, but not labeled:', *wrong[:mistakes], sep='\n')
         print('\nlabeled, but not found:', *missed[:mistakes], sep='\n')
 
-
 # --- The command line ---
-
 def read_sentences(files):
     """Read files or standard input line by line; what is not UTF-8 is replaced, with a warning."""
     for name in files:
@@ -435,12 +461,10 @@ def read_sentences(files):
                     warned = True
                 yield text.removesuffix('\n').removesuffix('\r')
 
-
 def in_columns(words, *tags):
     """Rows of a word and its tags; a space in a word becomes _, since it would begin a column."""
     words = [word.replace(' ', '_') for word in words]
     return ''.join(' '.join(row) + '\n' for row in zip(words, *tags))
-
 
 def inline(tagged, task, probabilities=False):
     """Write a tagged sentence for people: [PER Dunston] checks in, or Dunston/NNP checks/VBZ."""
@@ -454,43 +478,44 @@ def inline(tagged, task, probabilities=False):
         position = entity['end']
     return ''.join([*parts, text[position:]])
 
+# Arguments that each of these forbids: they would change nothing, or leave open what is meant
+EXCLUDED = {'text': {'files', 'evaluate'}, 'mistakes': {'output_format'},
+            'explain': {'evaluate', 'output_format', 'probabilities', 'batch_size', 'threshold'},
+            'evaluate': {'text', 'tokenized', 'probabilities', 'batch_size'}}
 
 def parse_arguments(argv):
     """Read the command line, as a namespace."""
-    parser = ArgumentParser(
-        usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
-        description='Tag sentences, one a line, with a model of train.py.')
+    parser = ArgumentParser(usage='%(prog)s CHECKPOINT [FILE ...] [arguments]',
+                            description='Tag sentences, one a line, with a model of train.py.')
     add = parser.add_argument
     add('checkpoint', help='a checkpoint that train.py has saved')
     add('files', nargs='*', default=[], help='files to tag (default: standard input)')
     add('--text', help='a sentence to tag')
     add('--tokenized', action='store_true', help='split words at white space only')
-    add('--threshold', type=number(float, 0, 1, 'best'), metavar='P',
+    add('--threshold', type=in_range(float, 0, 1, 'best'), metavar='P',
         help="mark entities that are more probable; 'best' takes the threshold from training")
     add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'), help='(default: inline)')
     add('--probabilities', action='store_true', help='show them (jsonl always has them)')
-    add('--batch_size', type=number(int, 1), help='lines to read and tag together (default: 2048)')
+    add('--batch_size', type=in_range(int, 1), help=f'lines tagged together (default: {WINDOW})')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=int, help="the labels' column (default: as in training)")
     add('--word_column', type=int, help="the words' column (default: as in training)")
-    add('--mistakes', type=number(int, 0), default=0, help='list so many of each kind')
+    add('--mistakes', type=in_range(int, 0), default=0, help='list so many of each kind')
     add('--explain', action='store_true', help="show how Viterbi's algorithm finds the tags")
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     args = parser.parse_intermixed_args(argv)
-    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    # A second reading, without defaults, tells what stands on the command line
+    stated = parser.parse_intermixed_args(argv, type(args)(**dict.fromkeys(vars(args))))
+    given = {name for name, value in vars(stated).items() if value not in (None, [])}
     if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate, too')
-    for mode, others in (
-            ('text', 'files --evaluate'), ('mistakes', '--output_format'),
-            ('explain', '--evaluate --output_format --probabilities --batch_size --threshold'),
-            ('evaluate', '--tokenized --probabilities --batch_size')):
-        for other in others.split():
-            if {mode, other.strip('-')} <= given:
-                raise InputError(f'--{mode}: expected no {other} beside it')
+    for name in given & EXCLUDED.keys():
+        for other in given & EXCLUDED[name]:
+            other = other if other == 'files' else f'--{other}'
+            raise InputError(f'--{name}: expected no {other} beside it')
     return args
-
 
 def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
@@ -515,7 +540,6 @@ def main(argv):
     else:
         tag_lines(tagger, lines, args)
 
-
 def evaluate(tagger, args):
     """Print how well the labeled files are tagged, or their columns for conlleval."""
     for file in args.files:
@@ -529,7 +553,6 @@ def evaluate(tagger, args):
         if tagger.task == 'ner':
             print_probabilities(tagged, args.mistakes)
 
-
 def print_page(tagger, lines, args):
     """Print img/page.html with the sentences and all their candidates in it."""
     page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
@@ -540,9 +563,8 @@ def print_page(tagger, lines, args):
     shown = ('text', 'candidates') if tagger.task == 'ner' else ('tokens', 'tags')
     # No text may end the script
     rows = [json.dumps({name: one[name] for name in shown}).replace('<', '\\u003c') + ',\n'
-            for one in tagger.tag(lines, batch_size=args.batch_size or 2048, least=CANDIDATE)]
+            for one in tagger.tag(lines, batch_size=args.batch_size or WINDOW, least=CANDIDATE)]
     print(before.replace('__SETTINGS__', settings), *rows, after, sep='', end='')
-
 
 def tag_lines(tagger, lines, args):
     """Tag lines and print them in the --output_format."""
@@ -550,18 +572,18 @@ def tag_lines(tagger, lines, args):
     if interactive:
         print('Type a sentence, or Ctrl-D to end.', file=sys.stderr)
     # At a terminal each sentence is answered at once
-    batch_size = args.batch_size or (1 if interactive else 2048)
+    batch_size = args.batch_size or (1 if interactive else WINDOW)
     probabilities = args.probabilities or args.output_format == 'jsonl'
     for tagged in tagger.tag(lines, probabilities, batch_size, args.threshold):
-        line = inline(tagged, tagger.task, probabilities)
         if args.output_format == 'jsonl':
             del tagged['candidates']
             line = json.dumps(tagged, ensure_ascii=False)
         elif args.output_format == 'conll':
             shown = [[f'{p:.4f}' for p in tagged['probabilities']]] if probabilities else []
             line = in_columns(tagged['tokens'], tagged['tags'], *shown)
-        print(line, flush=batch_size < 2048)
-
+        else:
+            line = inline(tagged, tagger.task, probabilities)
+        print(line, flush=batch_size < WINDOW)
 
 if __name__ == '__main__':
     run_main(main)

@@ -10,15 +10,12 @@ N is the number of sentences, L_w and L_c are the padded numbers of words and ch
 
 import torch
 from torch import nn
-from torch.backends import mkldnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from utils import init_embedding, log_sum_exp
-
+from utils import init_embedding, log_sum_exp, real_words
 
 class Highway(nn.Module):
     """Highway network (Srivastava et al., 2015): a gate mixes the input with a transform of it."""
-
     def __init__(self, size, num_layers=1, dropout=0.5):
         super().__init__()
         self.transform = nn.ModuleList(nn.Linear(size, size) for _ in range(num_layers))
@@ -34,10 +31,8 @@ class Highway(nn.Module):
             x = g * torch.relu(transform(x)) + (1 - g) * x
         return x
 
-
 class CRF(nn.Module):
     """The scores of a conditional random field: how does a tag fit a word and the tag before?"""
-
     def __init__(self, hidden_dim, tagset_size):
         super().__init__()
         self.emission = nn.Linear(hidden_dim, tagset_size)
@@ -50,20 +45,18 @@ class CRF(nn.Module):
         # Transition scores are the same at any word: (N, L_w, 1, m) + (m, m) -> (N, L_w, m, m)
         return emission + self.transition
 
-
 class LM_LSTM_CRF(nn.Module):
     """A word BiLSTM and a CRF that share character LSTMs with two language models (section 3).
 
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
-        char_..., word_...: sizes of the embeddings and LSTMs; word_rnn_dim counts the outputs of
-            both directions and is rounded down to an even one.
+        char_..., word_...: sizes of the embeddings and LSTMs, and numbers of layers; word_rnn_dim
+            counts the outputs of both directions and is rounded down to an even one.
         dropout, highway_layers: a probability; the number of layers of each highway network.
         language_models, characters, crf: False leaves the part out, as in README.md's (a), (b) and
             (c). Without CRF, the transitions stay at 0: the loss is the words' cross entropies.
     """
-
     def __init__(self, tagset_size, charset_size, char_emb_dim, char_rnn_dim, char_rnn_layers,
                  vocab_size, lm_vocab_size, word_emb_dim, word_rnn_dim, word_rnn_layers, dropout,
                  highway_layers=1, language_models=True, characters=True, crf=True):
@@ -87,8 +80,8 @@ class LM_LSTM_CRF(nn.Module):
         if language_models:
             self.forw_lm_hw = Highway(char_rnn_dim, highway_layers, dropout)
             self.back_lm_hw = Highway(char_rnn_dim, highway_layers, dropout)
-            self.forw_lm_out = WideLinear(char_rnn_dim, lm_vocab_size)
-            self.back_lm_out = WideLinear(char_rnn_dim, lm_vocab_size)
+            self.forw_lm_out = nn.Linear(char_rnn_dim, lm_vocab_size)
+            self.back_lm_out = nn.Linear(char_rnn_dim, lm_vocab_size)
 
         self.word_embeds = nn.Embedding(vocab_size, word_emb_dim)
         init_embedding(self.word_embeds.weight)
@@ -165,11 +158,11 @@ class LM_LSTM_CRF(nn.Module):
         if wmap_lengths.min() == features.size(1):
             return self.word_blstm(features)[0]
         lengths, order = wmap_lengths.sort(descending=True)
+        order = order.to(features.device, non_blocking=True)
         packed = pack_padded_sequence(features[order], lengths, batch_first=True)
         outputs, _ = self.word_blstm(packed)
         padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=features.size(1))
         return padded[order.argsort()]
-
 
 class ViterbiLoss(nn.Module):
     """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
@@ -178,7 +171,6 @@ class ViterbiLoss(nn.Module):
     all sequences of tags from <start> to <end>, illegal ones too, which training makes
     improbable. (In spite of the name, Viterbi's algorithm is not used.)
     """
-
     def __init__(self, tag_map):
         super().__init__()
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
@@ -190,7 +182,7 @@ class ViterbiLoss(nn.Module):
         words, with <end>, (N,), on the CPU.
         """
         # Which places hold a word or <end>, and not a pad: (N, L_w)
-        real = (torch.arange(scores.size(1)) < lengths.unsqueeze(1)).to(scores.device)
+        real = real_words(lengths, scores.size(1), scores.device)
 
         # The gold sequence: 1 + 4 + 2 + 0 = 7 in README.md's example
         # (N, L_w, m, m) -> (N, L_w, m * m) -> (N, L_w) -> (N,)
@@ -199,11 +191,13 @@ class ViterbiLoss(nn.Module):
 
         # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
         # of all sequences up to word t that end in tag j. Before the first word is <start>: (N, m)
-        cumulative = scores[:, 0, self.start]
-        for t in range(1, scores.size(1)):
+        # (each scores[:, t] would have a gradient as large as all scores)
+        at_word = scores.unbind(dim=1)
+        cumulative = at_word[0][:, self.start]
+        for t in range(1, len(at_word)):
             # The current tags of the last step are the previous tags of this one, so they must run
             # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
-            extended = log_sum_exp(cumulative.unsqueeze(2) + scores[:, t], dim=1)
+            extended = log_sum_exp(cumulative.unsqueeze(2) + at_word[t], dim=1)
             # A sentence that is over keeps its sums
             cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
         # The last tag is <end>
@@ -211,7 +205,6 @@ class ViterbiLoss(nn.Module):
 
         # 7.6657 - 7 = 0.6657 in the example
         return (log_z - gold_score).mean()
-
 
 def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word: the next or the previous word.
@@ -226,9 +219,9 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     # From dunston checks in <end>: 'checks in <end> <pad>' and '<end> dunston checks in'
     following = nn.functional.pad(words[:, 1:], (0, 1))
     preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end_word)
-    no_target = (torch.arange(wmaps.size(1)) >= wmap_lengths.unsqueeze(1) - 1).to(wmaps.device)
-    return following.masked_fill(no_target, -100), preceding.masked_fill(no_target, -100)
-
+    # At each word: where the next place is another word, or <end>, and not a pad
+    word = real_words(wmap_lengths, wmaps.size(1) + 1, wmaps.device)[:, 1:]
+    return following.masked_fill(~word, -100), preceding.masked_fill(~word, -100)
 
 def lm_loss(lm_f_scores, lm_b_scores, wmaps, wmap_lengths):
     """Add up the mean cross entropies of predicted words; scores are (N, L_w, lm_vocab_size)."""
@@ -236,16 +229,3 @@ def lm_loss(lm_f_scores, lm_b_scores, wmaps, wmap_lengths):
     forward_loss = nn.functional.cross_entropy(lm_f_scores.flatten(0, 1), following.flatten())
     backward_loss = nn.functional.cross_entropy(lm_b_scores.flatten(0, 1), preceding.flatten())
     return forward_loss + backward_loss
-
-
-# --- For speed alone ---
-
-class WideLinear(nn.Linear):
-    """nn.Linear for thousands of outputs, which on a CPU oneDNN multiplies faster than MKL."""
-
-    def forward(self, x):
-        # For fewer outputs the copies to and from oneDNN's tensors cost more than they save
-        if (self.out_features < 1000 or x.device.type != 'cpu' or x.dtype != torch.float32
-                or not mkldnn.is_available()):
-            return super().forward(x)
-        return nn.functional.linear(x.to_mkldnn(), self.weight, self.bias).to_dense()

@@ -5,6 +5,7 @@
     python train.py --train_file my/train.txt --val_file my/val.txt --emb_file glove.6B.100d.txt
 """
 
+import copy
 import csv
 import math
 import os
@@ -20,37 +21,34 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import SimilarLengthSampler, WCDataset
-from inference import (ViterbiDecoder, inline, load_tagger, name_tags, score_thresholds,
-                       tag_labeled)
-from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
-from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
+from inference import (ViterbiDecoder, inline, load_tagger, make_model, name_tags,
+                       score_thresholds, tag_labeled)
+from models import ViterbiLoss, lm_loss
+from utils import (PREFIXES, ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
                    clip_gradient, create_input_tensors, create_maps, devices, file_errors,
-                   find_entities, load_checkpoint, load_embeddings, number, print_scores,
-                   read_corpus, run_main, save_checkpoint, score_task, word_index, write_tags)
+                   find_entities, in_range, load_checkpoint, load_embeddings, print_scores,
+                   read_corpus, run_main, save_checkpoint, score_task, word_index)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
-CHECKPOINT = 'checkpoint_lm_lstm_crf.pth.tar'
+CHECKPOINT, LOG = 'checkpoint_lm_lstm_crf.pth.tar', 'training_log.csv'
 BEST_CHECKPOINT = f'BEST_{CHECKPOINT}'
-LOG = 'training_log.csv'
-
+FILES = CHECKPOINT, BEST_CHECKPOINT, LOG
 
 def add_arguments(parser):
     """The command-line arguments, in groups."""
     switch = {'action': BooleanOptionalAction}
-    count, amount, share = number(int, 1), number(float, 0), number(float, 0, 1)
-
+    count, amount, share = in_range(int, 1), in_range(float, 0), in_range(float, 0, 1)
     add = parser.add_argument_group('data').add_argument
     add('--task', choices=('ner', 'pos'), default='ner', help='named entities or parts of speech')
     add('--tag_column', type=int, help='from 0, or -1 for the last; None is -1 for ner, 1 for pos')
     add('--word_column', type=int, default=0, help='from 0, or -1 for the last')
-    add('--train_file', help='CoNLL file to learn from; None is the one in data/sample')
-    add('--val_file', help='CoNLL file that says when to stop, likewise')
-    add('--test_file', help='CoNLL file to score at the end, likewise')
+    add('--train_file', help='CoNLL file to learn from; without any file, those of data/sample')
+    add('--val_file', help='CoNLL file that says when to stop')
+    add('--test_file', help='CoNLL file to score at the end; None is val_file')
     add('--emb_file', help='word vectors, such as GloVe or word2vec, in text format, plain or .gz')
     add('--min_word_freq', type=count, default=5, help='rarer words are <unk>')
     add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
@@ -61,7 +59,7 @@ def add_arguments(parser):
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
     add('--word_emb_dim', type=count, help="size of word embeddings; None is emb_file's, or 100")
     add('--char_rnn_dim', type=count, default=300, help='size of each character LSTM')
-    add('--word_rnn_dim', type=number(int, 2), default=300, help='size of the word BiLSTM')
+    add('--word_rnn_dim', type=in_range(int, 2), default=300, help='size of the word BiLSTM')
     add('--char_rnn_layers', type=count, default=1, help='layers of each character LSTM')
     add('--word_rnn_layers', type=count, default=1, help='layers of the word BiLSTM')
     add('--highway_layers', type=count, default=1, help='layers of each highway network')
@@ -82,78 +80,62 @@ def add_arguments(parser):
     add('--patience', type=count, default=10, help='epochs without a better score before it stops')
     add('--criterion', choices=('macro_f1', 'entity_f1', 'accuracy'), default='macro_f1',
         help='score that says which epoch is best')
-    add('--seed', type=number(int, 0, 2**32 - 1), default=0, help='seed of all random numbers')
+    add('--seed', type=in_range(int, 0, 2**32 - 1), default=0, help='seed of all random numbers')
     add = parser.add_argument_group('files and machine').add_argument
     add('--checkpoint', help='checkpoint to continue from')
     add('--output_dir', default='.', help="folder to save in (else --checkpoint's)")
     add('--device', choices=devices(), default=devices()[0], help='cpu or cuda')
 
-
 def main(argv):
     """Train as the command line says."""
     args, checkpoint = parse_arguments(argv)
-    rank, processes = join_processes(args)
+    join_processes(args)
     torch.manual_seed(args.seed)
 
     # Files: for each of them, the words and the tags of its sentences
     known_tags = None if checkpoint is None else checkpoint['maps']['tag_map']
-    files = {'train': args.train_file, 'val': args.val_file, 'test': args.test_file}
-    corpora = {name: read_corpus(file, args.task, args.tag_column, args.tag_scheme,
-                                 args.word_column, known_tags)
-               for name, file in files.items() if file is not None}
+    corpora = [read_corpus(file, args.task, args.tag_column, args.tag_scheme, args.word_column,
+                           known_tags)
+               for file in (args.train_file, args.val_file, args.test_file) if file is not None]
 
-    # Maps: those of the training file, or of the checkpoint to continue from
-    maps, lm_vocab_size, embeddings = make_maps(corpora, checkpoint, args)
+    # Maps, and vectors of the words: new ones, or the checkpoint's
+    maps, vectors = make_maps(corpora, checkpoint, args)
 
     # Tensors, in batches of sentences of similar length
-    train_loader = make_loader(*corpora['train'], maps, args.batch_size, args.seed, rank, processes)
-    val_loader = make_loader(*corpora['val'], maps, batch_size=32)
+    train_loader = make_loader(*corpora[0], maps, args, training=True)
+    val_loader = make_loader(*corpora[1], maps, args)
 
-    # Model; with --checkpoint, parse_arguments has taken the sizes from it
-    model_arguments = dict(
-        tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
-        vocab_size=len(maps['word_map']), lm_vocab_size=lm_vocab_size,
-        **{name: value for name, value in vars(args).items() if name in MODEL_ARGUMENTS})
-    model = LM_LSTM_CRF(**model_arguments)
-    if embeddings is not None:
-        model.init_word_embeddings(embeddings)
-    model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
-    optimizer = make_optimizer(model.to(args.device), args)
-
-    # Loop, from the first epoch or from where the checkpoint stopped
-    state = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': [],
-             'arguments': vars(args), 'model_arguments': model_arguments}
-    averaged = average_weights(model, train_loader, args)
-    with locked(args.output_dir, rank):
-        prepare_run(checkpoint, model, averaged, optimizer, state, args, rank)
+    # The run: a model and all that trains it, from the first epoch or from the checkpoint's
+    run = Run(args, maps, vectors, train_loader.dataset)
+    with locked(args.output_dir):
+        prepare_folder(run, checkpoint)
         try:
-            train_epochs(
-                train_loader, val_loader, model, averaged, optimizer, maps, state, args, rank)
+            train_epochs(train_loader, val_loader, run)
         except KeyboardInterrupt:
+            say_how_to_continue(run)
             # What was learned until then is tested all the same, unless other processes wait
-            say_how_to_continue(args, state)
             if dist.is_initialized():
                 raise
-        finish(args, rank)
+        finish(args)
     if dist.is_initialized():
-        # Leave together: gloo may abort a process whose connections end under it
+        # Leave together: gloo may abort a process when another one hangs up
         dist.barrier()
         dist.destroy_process_group()
 
-
-def train(train_loader, model, vb_criterion, optimizer, averaged, args, epoch):
+def train(train_loader, run):
     """Train for an epoch; returns two means: the language models' loss (or 0), the Viterbi loss."""
+    args, model = run.args, run.parallel_model
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    progress = show_progress(train_loader, f'epoch {epoch}')
+    progress = show_progress(train_loader, f'epoch {run.history["epoch"]}')
     for step, batch in enumerate(progress):
         batch = batch.to(args.device)
 
         # Forward
         crf_scores, lm_f_scores, lm_b_scores = model(**batch._asdict())
 
-        # The total loss: that of the CRF, which is the goal, and those of the language models
-        loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
+        # The total loss: the CRF's, which is the goal, and those of the language models
+        loss = run.vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
         vb_losses.update(loss.detach(), len(batch.wmaps))
         if lm_f_scores is not None:
             sum_of_two = lm_loss(lm_f_scores, lm_b_scores, batch.wmaps, batch.wmap_lengths)
@@ -162,159 +144,197 @@ def train(train_loader, model, vb_criterion, optimizer, averaged, args, epoch):
             lm_losses.update(sum_of_two.detach(), int((batch.wmap_lengths - 1).sum()))
 
         # Backward, clip, step, average
-        optimizer.zero_grad()
+        run.optimizer.zero_grad()
         loss.backward()
-        clip_gradient(optimizer, args.grad_clip)
-        optimizer.step()
+        clip_gradient(run.optimizer, args.grad_clip)
+        run.optimizer.step()
         if step % 2 == 0:  # half as costly as every time
-            averaged.update_parameters(model)
+            run.average.update(run.model)
 
-        # Not every time, since a GPU's loss has to be waited for
-        if step % 50 == 0:
+        # Rarely, and only if it is seen, since a GPU's loss has to be waited for
+        if step % 50 == 0 and not progress.disable:
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
-    return float(lm_losses.avg), float(vb_losses.avg)
-
+    return lm_losses.avg, vb_losses.avg
 
 @torch.inference_mode()
-def validate(val_loader, model, vb_criterion, vb_decoder, tag_map, args):
-    """Find a model's mean Viterbi loss and its scores, by name."""
+def validate(val_loader, model, run):
+    """Find the mean Viterbi loss and the scores, by name, of the run's model or of its average."""
     model.eval()
-    vb_losses, gold, predicted = AverageMeter(), [], []
+    tag_map, vb_losses, gold, predicted = run.maps['tag_map'], AverageMeter(), [], []
     for batch in show_progress(val_loader, 'validation'):
-        batch = batch.to(args.device)
+        batch = batch.to(run.args.device)
         crf_scores, _, _ = model(**batch._asdict())
-        vb_loss = vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
+        vb_loss = run.vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
         vb_losses.update(vb_loss, len(batch.wmaps))
-
-        decoded = vb_decoder.decode(crf_scores, batch.wmap_lengths)
+        decoded = run.vb_decoder.decode(crf_scores, batch.wmap_lengths)
         predicted += name_tags(decoded, batch.wmap_lengths, tag_map)
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
-    _, scores = score_task(gold, predicted, args.task)
+    _, scores = score_task(gold, predicted, run.args.task)
     return float(vb_losses.avg), scores
 
-
-def train_epochs(train_loader, val_loader, model, averaged, optimizer, maps, state, args, rank):
+def train_epochs(train_loader, val_loader, run):
     """Train for --epochs, or until the score has not improved for --patience of them."""
-    tag_map = maps['tag_map']
-    scheme = args.tag_scheme if args.task == 'ner' else None
-    vb_criterion, vb_decoder = ViterbiLoss(tag_map), ViterbiDecoder(tag_map, scheme).to(args.device)
-    parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
-    size = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    args, history = run.args, run.history
+    size = sum(weight.numel() for weight in run.model.parameters() if weight.requires_grad)
     print(f'{len(train_loader.dataset):,} sentences, {size:,} parameters to train', flush=True)
-
-    while state['epoch'] < args.epochs and state['epochs_since_improvement'] < args.patience:
-        epoch, began = state['epoch'], time.perf_counter()
+    while history['epoch'] < args.epochs and history['epochs_since_improvement'] < args.patience:
+        epoch, began = history['epoch'], time.perf_counter()
         lr = args.lr / (1 + args.lr_decay * epoch)
-        adjust_learning_rate(optimizer, lr)
-        # Seeded by epoch, a continued run draws what an unbroken one would; each process differs
-        torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + rank)
+        adjust_learning_rate(run.optimizer, lr)
+        # Seeded by epoch, so that a continued run draws the same; each process draws its own
+        torch.manual_seed((args.seed * 100_003 + epoch) * 1009 + process_number())
         train_loader.sampler.set_epoch(epoch)
-        mean_lm_loss, mean_vb_loss = train(
-            train_loader, parallel_model, vb_criterion, optimizer, averaged, args, epoch)
+        mean_lm_loss, mean_vb_loss = map(float, train(train_loader, run))
         # The averaged weights are kept and used; the score of the others is only printed
-        results = [validate(val_loader, weights, vb_criterion, vb_decoder, tag_map, args)
-                   for weights in (averaged.module, model)]
+        models = [run.average.model, run.model] if args.ema > 0 else [run.model]
+        results = [validate(val_loader, model, run) for model in models]
         if dist.is_initialized():
             # All take the first one's results, to stop together (the call fills a list)
             dist.broadcast_object_list(results)
-        (val_loss, scores), (_, plain) = results
+        (val_loss, scores), (_, plain_scores) = results[0], results[-1]
         if not math.isfinite(mean_lm_loss + mean_vb_loss + val_loss):
             raise InputError(f'epoch {epoch}: the loss is not finite; try a smaller --lr')
-
-        is_best = scores[args.criterion] > state['best_score']
-        state['best_score'] = max(scores[args.criterion], state['best_score'])
-        state['epochs_since_improvement'] = 0 if is_best else state['epochs_since_improvement'] + 1
-        state['epoch'] = epoch + 1
-        state['log'].append({
+        score, since = scores[args.criterion], history['epochs_since_improvement'] + 1
+        is_best = score > history['best_score']
+        history.update(epoch=epoch + 1, best_score=max(score, history['best_score']),
+                       epochs_since_improvement=0 if is_best else since)
+        history['log'].append({
             'epoch': epoch, 'lm_loss': mean_lm_loss, 'viterbi_loss': mean_vb_loss,
-            'val_viterbi_loss': val_loss, **scores, 'plain_score': plain[args.criterion], 'lr': lr,
-            'seconds': time.perf_counter() - began})
-        if rank == 0:
-            save_epoch(model, averaged, optimizer, maps, state, args, is_best)
-    if state['epochs_since_improvement'] >= args.patience:
+            'val_viterbi_loss': val_loss, **scores, 'plain_score': plain_scores[args.criterion],
+            'lr': lr, 'seconds': time.perf_counter() - began})
+        if process_number() == 0:
+            save_epoch(run, is_best)
+            print_epoch(history['log'][-1], args.criterion, is_best)
+    if history['epochs_since_improvement'] >= args.patience:
         print(f'no better score for {args.patience} epochs (a larger --patience continues)')
 
+# --- What a run owns ---
+class Run:
+    """A model and all that trains it; its state_dict is what a checkpoint holds."""
+    def __init__(self, args, maps, vectors, dataset):
+        self.args, self.maps = args, maps
+        word_emb_dim = vectors.size(1) if vectors is not None else args.word_emb_dim or 100
+        self.arguments = {**vars(args), 'word_emb_dim': word_emb_dim}
+        self.history = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': []}
+        self.model = model = make_model(maps, self.arguments)
+        if vectors is not None:
+            model.init_word_embeddings(vectors)
+        model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
+        model.to(args.device)
+        self.optimizer = make_optimizer(model, args)
+        self.average = Average(model, args.ema, int(dataset.sentences.wmaps.max()) + 1)
+        self.parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
+        scheme = args.tag_scheme if args.task == 'ner' else None
+        self.vb_criterion = ViterbiLoss(maps['tag_map'])
+        self.vb_decoder = ViterbiDecoder(maps['tag_map'], scheme).to(args.device)
+
+    def state_dict(self):
+        """What it takes to tag, and to continue training where it stopped."""
+        plain = self.average.changing(self.model)
+        return {'model': self.average.model.state_dict(), 'updates': self.average.updates,
+                'plain': {name: weight.detach().clone() for name, weight in plain.items()},
+                'optimizer': self.optimizer.state_dict()['state'],
+                'maps': self.maps, 'arguments': self.arguments, **self.history}
+
+    def load_state_dict(self, state):
+        """Continue from a state_dict, that of the checkpoint args.checkpoint."""
+        embeds, average = self.model.word_embeds, self.average
+        with file_errors(self.args.checkpoint, 'used', KeyError, RuntimeError), torch.no_grad():
+            average.updates, plain = state['updates'], state['plain']
+            average.model.load_state_dict(state['model'])
+            self.model.load_state_dict(state['model'])
+            for name, weight in self.model.named_parameters():
+                weight[:len(plain[name])] = plain[name]
+            self.optimizer.load_state_dict(
+                {**self.optimizer.state_dict(), 'state': state['optimizer']})
+            average.trained_words = max(average.trained_words, len(plain['word_embeds.weight']))
+            self.history.update({name: state[name] for name in self.history})
+        momentum = self.optimizer.state.get(embeds.weight, {})
+        if not embeds.sparse and 'momentum_buffer' in momentum:
+            momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()  # from rows
+
+class Average:
+    """A model with the moving average of another's weights (EMA), or with decay 0 that model."""
+    def __init__(self, model, decay, trained_words):
+        # `to` lays the weights of a copy's LSTMs side by side again, as a GPU wants them
+        self.model = copy.deepcopy(model).to(model.crf.transition.device) if decay > 0 else model
+        self.decay, self.trained_words, self.updates = decay, trained_words, 0
+
+    def changing(self, model):
+        """The weights that training changes, by name: of the words only the first ones."""
+        weights = dict(model.named_parameters())
+        weights['word_embeds.weight'] = weights['word_embeds.weight'][:self.trained_words]
+        return weights
+
+    @torch.no_grad()
+    def update(self, model):
+        """Move towards the weights of the model, the first time all the way."""
+        # At first it forgets faster, or it would long remember the beginning
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0
+        latest, self.updates = self.changing(model), self.updates + 1
+        for name, weight in self.changing(self.model).items():
+            weight.lerp_(latest[name], 1 - decay)
 
 # --- What main and the loop call ---
-
 def make_maps(corpora, checkpoint, args):
-    """The maps, new or a checkpoint's; lm_vocab_size; embeddings or None. Sets word_emb_dim."""
-    for name in ('train', 'val'):
-        if args.task == 'ner' and all(tag == 'O' for row in corpora[name][1] for tag in row):
+    """The three maps, new or a checkpoint's, by name; new pre-trained vectors of words, or None."""
+    for name, (_, tags) in zip(('train', 'val'), corpora):
+        if args.task == 'ner' and not any(map(find_entities, tags)):
             raise InputError(f'--{name}_file: expected entities, found only O (see --tag_column)')
     if checkpoint is not None:
-        return checkpoint['maps'], checkpoint['model_arguments']['lm_vocab_size'], None
+        return checkpoint['maps'], None
     # Words come from the training file alone; tags, which define the task, from all files
-    tags = [sentence_tags for _, file_tags in corpora.values() for sentence_tags in file_tags]
+    words, vectors, size = corpora[0][0], None, args.word_emb_dim
+    tags = [sentence for _, rows in corpora for sentence in rows]
     if args.task == 'ner':
-        # A type has all its tags, for an entity of one word (S) and one of three (B, I, E), say
-        types = {entity_type for row in tags for entity_type, _, _ in find_entities(row)}
-        tags = [write_tags([(name, 0, 1), (name, 1, 4)], 5, args.tag_scheme) for name in types]
+        # A type has all its tags, also those that the files lack
+        types = {name for sentence in tags for name, _, _ in find_entities(sentence)}
+        tags = [['O'], *([f'{prefix}-{name}' for prefix in PREFIXES[args.tag_scheme]]
+                         for name in types)]
     word_map, char_map, tag_map = create_maps(
-        corpora['train'][0], tags, args.min_word_freq, args.min_char_freq, args.caseless)
-    lm_vocab_size, embeddings = len(word_map), None
+        words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
     if args.emb_file is not None:
-        embeddings, word_map, lm_vocab_size = load_embeddings(
+        vectors, word_map, lm_vocab_size = load_embeddings(
             args.emb_file, word_map, args.expand_vocab, args.caseless)
-        given, args.word_emb_dim = args.word_emb_dim, embeddings.size(1)
-        if given not in (None, args.word_emb_dim):
-            raise InputError(f'--word_emb_dim: expected {args.word_emb_dim}, found {given}')
+        if size not in (None, vectors.size(1)):
+            raise InputError(f'--word_emb_dim: expected {vectors.size(1)}, found {size}')
         # Rows that training changes, those of the training file's words, come first
-        used = {word_index(word, word_map) for row in corpora['train'][0] for word in row}
+        used = {word_index(word, word_map) for sentence in words for word in sentence}
         order = sorted(range(len(word_map)), key=lambda i: i >= lm_vocab_size and i not in used)
-        names, embeddings = list(word_map), embeddings[order]
+        names, vectors = list(word_map), vectors[order]
         word_map = {names[old]: new for new, old in enumerate(order)}
-    args.word_emb_dim = args.word_emb_dim or 100
-    maps = {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}
-    return maps, lm_vocab_size, embeddings
+    return {'word_map': word_map, 'char_map': char_map, 'tag_map': tag_map}, vectors
 
-
-def make_loader(words, tags, maps, batch_size, seed=0, rank=0, processes=1):
-    """A DataLoader of batches of similar length."""
-    batch = create_input_tensors(words, tags, **maps)
-    sampler = SimilarLengthSampler(
-        batch.wmap_lengths, batch.cmap_lengths, batch_size, seed, rank, processes)
-    return DataLoader(WCDataset(*batch), batch_size=None, sampler=sampler)
-
+def make_loader(words, tags, maps, args, training=False):
+    """A DataLoader of batches of similar length; in training, of this process's share of each."""
+    sentences = create_input_tensors(words, tags, **maps)
+    options = {'batch_size': 32}
+    if training:
+        options = {'batch_size': args.batch_size, 'seed': args.seed, 'rank': process_number(),
+                   'processes': dist.get_world_size() if dist.is_initialized() else 1}
+    sampler = SimilarLengthSampler(sentences.wmap_lengths, sentences.cmap_lengths, **options)
+    return DataLoader(WCDataset(*sentences), batch_size=None, sampler=sampler,
+                      pin_memory=args.device.startswith('cuda'))
 
 def make_optimizer(model, args):
-    """Make the optimizer: stochastic gradient descent with momentum."""
+    """Make the optimizer, SGD with momentum, and say whether the words' gradient is sparse."""
     # Of pre-trained vectors only the words of a batch get a gradient, as separate rows, or a CPU
     # would spend half of a step on 400,000 others. (A GPU would not merge the rows of momentum.)
-    words = model.word_embeds.weight
-    model.word_embeds.sparse = (args.emb_file is not None and words.requires_grad
-                                and words.device.type == 'cpu' and not dist.is_initialized())
+    vectors = model.word_embeds.weight
+    model.word_embeds.sparse = (args.emb_file is not None and vectors.requires_grad
+                                and vectors.device.type == 'cpu')
     # A fused step reads and writes each value once, but can't take rows alone
-    others = [p for p in model.parameters() if p.requires_grad and p is not words]
+    others = [p for p in model.parameters() if p.requires_grad and p is not vectors]
     groups = [{'params': others, 'fused': True}]
-    if words.requires_grad:
-        groups.append({'params': [words], 'fused': not model.word_embeds.sparse})
+    if vectors.requires_grad:
+        groups.append({'params': [vectors], 'fused': not model.word_embeds.sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
 
-
-def average_weights(model, train_loader, args):
-    """A model whose weights are the moving average of another's, which it is updated with (EMA)."""
-    def move(averages, weights, _):
-        # At first it forgets faster, or it would long remember the beginning
-        updates = int(averaged.n_averaged)
-        decay = min(args.ema, (1 + updates) / (10 + updates))
-        # Vectors of words that the training file lacks never change
-        for tensors in (averages, weights):
-            tensors[words] = tensors[words][:averaged.rows]
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-
-    words = [name for name, _ in model.named_parameters()].index('word_embeds.weight')
-    averaged = AveragedModel(model, multi_avg_fn=move)
-    averaged.module = averaged.module if args.ema > 0 else model
-    averaged.rows = int(train_loader.dataset.sentences.wmaps.max()) + 1
-    return averaged
-
-
-def finish(args, rank):
+def finish(args):
     """Find the threshold for entities, write it into the best checkpoint, score the test file."""
     path, file = Path(args.output_dir) / BEST_CHECKPOINT, args.test_file or args.val_file
-    if rank > 0 or not path.exists():
+    if process_number() > 0 or not path.exists():
         print(f'nothing to score: there is no {path}')
         return
     tagger = load_tagger(path, args.device)
@@ -328,27 +348,18 @@ def finish(args, rank):
     scores = print_scores(gold, [sentence['tags'] for sentence in tagged], args.task)
     print(*(inline(sentence, args.task) for sentence in tagged[:2]), sep='\n')
     if args.task == 'ner':
-        row, = score_thresholds(tagged, [threshold])
+        [row] = score_thresholds(tagged, [threshold])
         print('--threshold best is {:.2f}: precision {:.4f}, recall {:.4f}, F1 {:.4f}'.format(*row),
               f"instead of Viterbi's {scores['entity_f1']:.4f}")
 
-
 def show_progress(loader, title):
     """A progress bar, only on a terminal, and only that of the first process."""
-    hidden = dist.is_initialized() and dist.get_rank() > 0
-    return tqdm(loader, title, leave=False, disable=hidden or None)
-
+    return tqdm(loader, title, leave=False, disable=process_number() > 0 or None)
 
 # --- Arguments ---
-
 # What may be given anew beside --checkpoint; all else is part of what was learned
 CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr', 'lr_decay',
               'grad_clip', 'lm_weight', 'patience', 'checkpoint', 'output_dir', 'device')
-# What the model takes as it is
-MODEL_ARGUMENTS = ('char_emb_dim', 'word_emb_dim', 'char_rnn_dim', 'word_rnn_dim', 'dropout',
-                   'char_rnn_layers', 'word_rnn_layers', 'highway_layers', 'language_models',
-                   'characters', 'crf')
-
 
 def parse_arguments(argv):
     """Read the command line, as a namespace, and the checkpoint to continue from, or None."""
@@ -368,44 +379,46 @@ def parse_arguments(argv):
         for name, value in checkpoint['arguments'].items():
             if name not in CHANGEABLE and vars(args)[name] != value:
                 raise InputError(f'--{name}: expected {value}, as before, found {vars(args)[name]}')
-
     if args.tag_column is None:
         args.tag_column = -1 if args.task == 'ner' else 1
     if args.train_file is None and args.val_file is None and args.test_file is None:
         args.train_file, args.val_file, args.test_file = (
             str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test'))
     if args.train_file is None or args.val_file is None:
-        raise InputError('expected both --train_file and --val_file, or none, found one')
+        raise InputError('expected --train_file and --val_file, or none of the three files')
     if args.language_models and not args.characters:
         raise InputError('--no-characters: expected --no-language_models too, which need them')
     if args.criterion == 'entity_f1' and args.task == 'pos':
         raise InputError('--criterion entity_f1: expected --task ner, found pos')
     return args, checkpoint
 
-
-# --- A run's files ---
-
-def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
+# --- A run's files, and its processes ---
+def prepare_folder(run, checkpoint):
     """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
-    folder, files, own = Path(args.output_dir), (CHECKPOINT, BEST_CHECKPOINT, LOG), ()
+    args, own = run.args, ()
     if checkpoint is not None:
-        restore(checkpoint, model, averaged, optimizer, args.checkpoint)
-        for name in ('epoch', 'best_score', 'epochs_since_improvement', 'log'):
-            state[name] = checkpoint[name]
-        if state['epoch'] >= args.epochs:
-            print(f'{state["epoch"]} epochs are done already (a larger --epochs continues)')
-        path, val_file = Path(args.checkpoint), Path(checkpoint['arguments']['val_file'])
-        if (path.resolve().parent == folder.resolve() and path.name in (CHECKPOINT, BEST_CHECKPOINT)
-                and (folder / BEST_CHECKPOINT).exists()
-                and val_file.resolve() == Path(args.val_file).resolve()):
-            own = files if path.name == CHECKPOINT else (BEST_CHECKPOINT,)
-        else:
-            # Its best checkpoint is elsewhere, or gone, or the best for another file
-            state.update(best_score=-1.0, epochs_since_improvement=0)
+        run.load_state_dict(checkpoint)
+        if run.history['epoch'] >= args.epochs:
+            print(f'{run.history["epoch"]} epochs are done already (a larger --epochs continues)')
+        own = own_files(args, checkpoint['arguments']['val_file'])
+        if not own:
+            run.history.update(best_score=-1.0, epochs_since_improvement=0)
             print('the best score and the patience start anew')
-    with file_errors(f'--output_dir {folder}', 'written'):
-        old = [folder / name for name in files
-               if rank == 0 and name not in own and (folder / name).exists()]
+    if process_number() == 0:
+        set_aside([name for name in FILES if name not in own], args)
+
+def own_files(args, val_file):
+    """Which FILES continue here; none if the best score, of the checkpoint's val_file, is void."""
+    folder, path = Path(args.output_dir), Path(args.checkpoint)
+    if (path.resolve().parent != folder.resolve() or not (folder / BEST_CHECKPOINT).exists()
+            or Path(val_file).resolve() != Path(args.val_file).resolve()):
+        return ()
+    return {CHECKPOINT: FILES, BEST_CHECKPOINT: (BEST_CHECKPOINT,)}.get(path.name, ())
+
+def set_aside(names, args):
+    """Rename files of an earlier run, so that they are kept with their time."""
+    with file_errors(f'--output_dir {args.output_dir}', 'written'):
+        old = [path for path in map(Path(args.output_dir).joinpath, names) if path.exists()]
         newest = time.localtime(max((path.stat().st_mtime for path in old), default=0))
         for path in old:
             kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
@@ -416,14 +429,13 @@ def prepare_run(checkpoint, model, averaged, optimizer, state, args, rank):
             if args.checkpoint and path.resolve() == Path(args.checkpoint).resolve():
                 args.checkpoint = str(kept)
 
-
 @contextmanager
-def locked(folder, rank):
+def locked(folder):
     """Make a folder and keep other runs out of it; the system forgets the lock with the process."""
     with file_errors(f'--output_dir {folder}', 'written'):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()  # Better now than after an epoch
-    if rank > 0 or os.name == 'nt':  # Windows has no such locks
+    if process_number() > 0 or os.name == 'nt':  # Windows has no such locks
         yield
         return
     import fcntl
@@ -439,70 +451,54 @@ def locked(folder, rank):
     finally:
         os.close(handle)
 
-
-def restore(checkpoint, model, averaged, optimizer, path):
-    """Bring a model, its averaged weights and its optimizer to where a checkpoint has them."""
-    with file_errors(path, 'used'), torch.no_grad():
-        averaged.module.load_state_dict(checkpoint['model'])
-        averaged.n_averaged.fill_(checkpoint['updates'])
-        model.load_state_dict(checkpoint['model'])
-        for name, weight in model.named_parameters():
-            weight[:len(checkpoint['plain'][name])] = checkpoint['plain'][name]
-        averaged.rows = max(averaged.rows, len(checkpoint['plain']['word_embeds.weight']))
-        optimizer.load_state_dict({**optimizer.state_dict(), 'state': checkpoint['optimizer']})
-        momentum = optimizer.state.get(model.word_embeds.weight, {})
-        if not model.word_embeds.sparse and 'momentum_buffer' in momentum:
-            momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()  # from rows
-
-
-def save_epoch(model, averaged, optimizer, maps, state, args, is_best):
-    """Save an epoch and say how it went; the latest checkpoint, to continue from, comes last."""
-    folder, row = Path(args.output_dir), state['log'][-1]
-    plain = {name: weight.detach() for name, weight in model.named_parameters()}
-    plain['word_embeds.weight'] = plain['word_embeds.weight'][:averaged.rows].clone()
-    checkpoint = {'model': averaged.module.state_dict(), 'plain': plain,
-                  'updates': int(averaged.n_averaged), 'optimizer': optimizer.state_dict()['state'],
-                  'maps': maps, **state}
+def save_epoch(run, is_best):
+    """Save an epoch; the latest checkpoint, to continue from, comes last."""
+    folder, checkpoint = Path(run.args.output_dir), run.state_dict()
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)
-    with file_errors(folder / LOG, 'written'), open(folder / LOG, 'w', newline='') as file:
-        writer = csv.DictWriter(file, row.keys())
-        writer.writeheader()
-        writer.writerows(state['log'])
+    write_log(folder / LOG, run.history['log'])
     save_checkpoint(folder / CHECKPOINT, checkpoint)
+
+def write_log(path, log):
+    """Write a row of figures for each epoch."""
+    with file_errors(path, 'written'), open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, log[-1].keys())
+        writer.writeheader()
+        writer.writerows(log)
+
+def print_epoch(row, criterion, is_best):
+    """Say how an epoch went, which is a row of the log."""
     scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
-                       + f' (not averaged {row["plain_score"]:.4f})' * (name == args.criterion)
+                       + f' (not averaged {row["plain_score"]:.4f})' * (name == criterion)
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
     print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
           f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
           f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
           f'{row["seconds"]:.1f} s', flush=True)
 
-
-def say_how_to_continue(args, state):
+def say_how_to_continue(run):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
-    path = Path(args.output_dir) / CHECKPOINT
-    path = path if path.exists() else args.checkpoint
-    advice = ('there is no checkpoint yet' if path is None else
-              f'to continue: python train.py --checkpoint {shlex.quote(str(path))}')
-    print(f'stopped in epoch {state["epoch"]}; {advice}', flush=True)
-
-
-# --- Several processes ---
+    path = Path(run.args.output_dir) / CHECKPOINT
+    path = path if path.exists() else run.args.checkpoint
+    print(f'stopped in epoch {run.history["epoch"]}; ' + (
+        'there is no checkpoint yet' if path is None else
+        f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'), flush=True)
 
 def join_processes(args):
-    """Join torchrun's processes, of which the first prints; this one's number, and how many."""
+    """Join torchrun's processes, of which the first prints."""
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        return 0, 1
+        return
     if args.device.startswith('cuda'):
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
-    # When one process ends, torchrun tells the others so
+    # When one process ends, torchrun sends this to the others: like Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if dist.get_rank() > 0:
         sys.stdout = open(os.devnull, 'w')
-    return dist.get_rank(), dist.get_world_size()
 
+def process_number():
+    """This process's number among torchrun's; 0, the first, prints and saves."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 if __name__ == '__main__':
     run_main(main)

@@ -10,6 +10,7 @@ The comments follow `dunston checks in`, the title of a film. Its tags are B-FIL
 
 import argparse
 import gzip
+import io
 import math
 import os
 import re
@@ -28,13 +29,10 @@ import torch
 from datasets import Batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
+PREFIXES = {'iob2': 'BI', 'iobes': 'BIES'}  # of the tags of an entity
 CHECKPOINT_FORMAT = 4
-CHECKPOINT_KEYS = {'model', 'plain', 'updates', 'optimizer', 'maps', 'arguments', 'epoch',
-                   'model_arguments', 'best_score', 'epochs_since_improvement', 'log'}
-
 
 # --- Maps and the eight tensors ---
-
 def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
     """Number the words, characters and tags of a corpus.
 
@@ -51,14 +49,12 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
     kept_chars = [char for char, times in char_counts.items()
                   if times >= min_char_freq and char != ' ']
     tag_names = sorted(set(chain.from_iterable(tags)) - {'<start>', '<end>'})
-
     # {'<pad>': 0, 'dunston': 1, 'checks': 2, 'in': 3, '<end>': 4, '<unk>': 5}
     # {'<pad>': 0, ' ': 1, 'd': 2, 'u': 3, 'n': 4, ..., '<end>': 13, '<unk>': 14}
     # {'<start>': 0, 'B-FILM': 1, 'I-FILM': 2, 'O': 3, '<end>': 4}
     return (dict(zip(['<pad>', *kept_words, '<end>', '<unk>'], count())),
             dict(zip(['<pad>', ' ', *kept_chars, '<end>', '<unk>'], count())),
             dict(zip(['<start>', *tag_names, '<end>'], count())))
-
 
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
     """Encode sentences, lists of str (tags are None for raw text), as the model's eight tensors."""
@@ -77,7 +73,7 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
         # The words begin at 0, 8, 15, and <end> is at 18. Markers, the spaces after words, are
         # right before the next word: [7, 14, 17, 18]
         *starts, end_place = word_starts(sentence)
-        cmarkers_f.append([start - 1 for start in starts[1:]] + [end_place - 1, end_place])
+        cmarkers_f.append([start - 1 for start in (*starts[1:], end_place)] + [end_place])
         # Read backward, a word that begins at p is followed by its space at 17 - p, as the text has
         # 17 characters. In the order of the words: [17, 9, 2, 18]
         cmarkers_b.append([len(text) - start for start in starts] + [end_place])
@@ -94,7 +90,6 @@ def create_input_tensors(words, tags, word_map, char_map, tag_map):
         wmap_lengths=torch.tensor([len(row) for row in wmaps]),
         cmap_lengths=torch.tensor([len(row) for row in cmaps_f]))
 
-
 def word_index(word, word_map):
     """Look a word up as it is written, then in lower case, then as <unk>."""
     for spelling in (word, word.lower()):
@@ -103,11 +98,9 @@ def word_index(word, word_map):
             return word_map[spelling]
     return word_map['<unk>']
 
-
 def word_starts(words):
     """Where words begin in ' '.join(words) + ' ', and then the length of that text."""
     return list(accumulate((len(word) + 1 for word in words), initial=0))
-
 
 def pad(rows):
     """Fill lists of int up with 0 to the longest: an (N, L) LongTensor."""
@@ -116,46 +109,39 @@ def pad(rows):
         padded[n, :len(row)] = row
     return torch.from_numpy(padded)
 
-
-# --- CoNLL files ---
-
+# --- CoNLL files, entities and their tags ---
 def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
-    """Read the words and one column of tags from a file in CoNLL format.
+    """Read the words and one column of tags from a file in CoNLL format: lists of lists of str.
 
     A row holds a word and its tags in columns, between single tabs if the file has tabs, else
     between spaces. A blank or -DOCSTART- line ends a sentence. Columns count from 0, or from the
-    end with -1; expected(tag) says what should be there instead, or None. Returns words (lower case
-    if caseless) and tags, lists of str for each sentence; InputError if anything is wrong.
+    end with -1; expected(tag) says what should be there instead, or None. Raises InputError.
     """
-    lines, words, tags, sentence_words, sentence_tags = read_lines(file), [], [], [], []
-    # Not at all white space: a no-break space belongs to its word
+    lines, words, tags, sentence = read_lines(file), [], [], []
+    # Not at other white space: a no-break space, for example, belongs to its word
     separator, width = (' *\t *' if any('\t' in line for line in lines) else ' +'), None
     if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines):
         raise InputError(f'{file}: found a .conllu file, which data/prepare.py conllu converts')
     for number, line in enumerate([*lines, ''], start=1):
         if line.strip() and not re.match(r'-DOCSTART-(\s|$)', line):
-            columns = re.split(separator, line.strip(' '))
-            width = width or len(columns)
-            problem = find_problem(columns, width, tag_ind, word_ind, expected)
-            if problem is not None:
+            sentence.append(re.split(separator, line.strip(' ')))
+            width = width or len(sentence[0])
+            problem = find_problem(sentence[-1], width, tag_ind, word_ind, expected)
+            if problem:
                 raise InputError(f'{file}, line {number}: {problem}, found {line[:80]!r}')
-            word = columns[word_ind]
-            sentence_words.append(word.lower() if caseless else word)
-            sentence_tags.append(columns[tag_ind])
-        elif sentence_words:
-            # A longer one is usually a forgotten blank line, and all tensors would become as long
-            if len(sentence_words) > 1000 or sum(map(len, sentence_words)) > 10_000:
-                raise InputError(f'{file}, line {number - len(sentence_words)}: expected a blank '
-                                 'line within 1,000 words and 10,000 characters from here on')
-            words.append(sentence_words)
-            tags.append(sentence_tags)
-            sentence_words, sentence_tags = [], []
+        elif sentence:
+            words.append([row[word_ind].lower() if caseless else row[word_ind] for row in sentence])
+            tags.append([row[tag_ind] for row in sentence])
+            # More is usually a forgotten blank line; all tensors are padded to the longest sentence
+            if len(sentence) > 1000 or sum(map(len, words[-1])) > 10_000:
+                raise InputError(f'{file}, line {number - len(sentence)}: expected a blank line '
+                                 'within 1,000 words and 10,000 characters from here on')
+            sentence = []
     if not words:
         raise InputError(f'{file}: expected sentences, found none')
     if width > 2 and all(word.isdigit() for word in chain.from_iterable(words)):
         raise InputError(f'{file}: expected words, found only numbers (see --word_column)')
     return words, tags
-
 
 def find_problem(columns, width, tag_ind, word_ind, expected):
     """Say what is wrong with a row of a CoNLL file whose first row has width columns, or None."""
@@ -166,12 +152,10 @@ def find_problem(columns, width, tag_ind, word_ind, expected):
         return f'expected {width} columns, as in the first row'
     if tag_ind % width == word_ind % width:
         return f'expected tags and words in different columns, not both in {tag_ind}'
-    word, tag = columns[word_ind], columns[tag_ind]
-    if not word or not tag:
+    if not columns[word_ind] or not columns[tag_ind]:
         return 'expected a word and a tag'
-    if expected is not None and expected(tag):
-        return f'expected {expected(tag)} in column {tag_ind} instead of {tag[:40]!r}'
-
+    wanted = expected and expected(columns[tag_ind])
+    return wanted and f'expected {wanted} in column {tag_ind} instead of {columns[tag_ind][:40]!r}'
 
 def read_lines(file):
     """Read the lines of a UTF-8 file; InputError if it can't be opened or is not UTF-8."""
@@ -179,7 +163,6 @@ def read_lines(file):
         text = Path(file).read_bytes().decode('utf-8-sig')
     # str.splitlines would also split at signs that belong to words
     return re.split('\r\n|\r|\n', text)
-
 
 def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=None):
     """Read a labeled file, with entities in tag_scheme for 'ner', or any tags, or known ones."""
@@ -189,30 +172,21 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
         if re.fullmatch(r'<start>|<end>|.*\s.*', tag):
             return 'a tag'
         learned = convert_tags([tag], tag_scheme)[0] if task == 'ner' else tag
-        known = known_tags is None or learned in known_tags
-        return None if known else 'a tag that the model knows'
+        if known_tags is not None and learned not in known_tags:
+            return 'a tag that the model knows'
 
-    words, tags = read_words_tags(
-        file, tag_column, caseless=False, word_ind=word_column, expected=expected)
+    words, tags = read_words_tags(file, tag_column, False, word_column, expected)
     if {'-', '_'}.issuperset(chain.from_iterable(tags)):
         raise InputError(f'{file}: expected tags in column {tag_column}, found only {tags[0][0]!r}')
-    if task == 'ner':
-        tags = [convert_tags(sentence_tags, tag_scheme) for sentence_tags in tags]
-    return words, tags
-
-
-# --- Entities and their tags ---
+    return words, [convert_tags(row, tag_scheme) if task == 'ner' else row for row in tags]
 
 def find_entities(tags):
-    """Find entities as (type, first word, last word + 1) in tags of any scheme, as conlleval does.
-
-    An entity goes on until a tag ends it (O, B, S, or the word after E or S) or the type changes.
-    """
-    entities = []
-    start, last_prefix, last_type = None, 'O', ''
+    """Find entities, (type, first word, last word + 1), in tags of any scheme like conlleval."""
+    entities, start, last_prefix, last_type = [], None, 'O', ''
     for position, tag in enumerate([*tags, 'O']):
         prefix, _, entity_type = tag.partition('-')
         prefix = {'U': 'S', 'W': 'S', 'L': 'E', 'M': 'I'}.get(prefix, prefix)
+        # An entity continues until a tag ends it or the type changes
         if prefix in 'BSO' or last_prefix in 'ESO' or entity_type != last_type:
             if start is not None:
                 entities.append((last_type, start, position))
@@ -220,11 +194,9 @@ def find_entities(tags):
         last_prefix, last_type = prefix, entity_type
     return entities
 
-
 def convert_tags(tags, scheme):
     """Write a sentence's entity tags, which may be of any scheme, in 'iob2' or 'iobes'."""
     return write_tags(find_entities(tags), len(tags), scheme)
-
 
 def write_tags(entities, length, scheme='iob2'):
     """Write entities, (type, first word, last word + 1, ...), as the tags of so many words."""
@@ -236,14 +208,11 @@ def write_tags(entities, length, scheme='iob2'):
         tags[first:end] = [f'{prefix}-{entity_type}' for prefix in prefixes]
     return tags
 
-
 # --- Vectors ---
-
 def init_embedding(input_embedding):
     """Fill an embedding matrix (vocabulary, dim) in place, uniformly within +-sqrt(3 / dim)."""
     bound = (3 / input_embedding.size(1)) ** 0.5
     torch.nn.init.uniform_(input_embedding, -bound, bound)
-
 
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
@@ -266,12 +235,10 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     for word, values in found.items():
         in_corpus[word_map[word]] = torch.tensor(values)
     new_rows = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
-
-    covered = len(found.keys() - SPECIAL_WORDS)
-    print(f'{emb_file} has vectors for {covered:,} of the {lm_vocab_size - len(SPECIAL_WORDS):,} '
-          f'words of the corpus and for {len(new_rows):,} other words')
+    print(f'{emb_file} has vectors for {len(found.keys() - SPECIAL_WORDS):,} of the '
+          f'{lm_vocab_size - len(SPECIAL_WORDS):,} words of the corpus and for {len(new_rows):,} '
+          'other words')
     return torch.cat((in_corpus, new_rows)), new_map, lm_vocab_size
-
 
 def read_embeddings(emb_file):
     """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format."""
@@ -286,14 +253,12 @@ def read_embeddings(emb_file):
                 dim = len(fields) - 1 if dim is None else dim
                 yield parse_vector(fields, dim, f'{emb_file}, line {number}')
 
-
 def parse_vector(fields, dim, where):
     """Turn the fields of a row, which is at `where`, into its word and an array of dim floats."""
     try:
         word, vector = b' '.join(fields[:-dim]).decode(), array('f', map(float, fields[-dim:]))
     except ValueError:
         word, vector = '', []
-    # Finite parts have a finite sum
     if not math.isfinite(sum(vector)):
         found = next(value for value in vector if not math.isfinite(value))
         raise InputError(f'{where}: expected finite numbers, found {found}')
@@ -303,9 +268,7 @@ def parse_vector(fields, dim, where):
                          f'{len(fields)} fields: {b" ".join(fields)[:40]!r}')
     return word, vector
 
-
 # --- Scores ---
-
 def score_task(gold, predicted, task):
     """Rows of score_rows and scores by name, of all sentences at once (no mean over batches)."""
     if task == 'ner':
@@ -321,7 +284,6 @@ def score_task(gold, predicted, task):
         scores['entity_f1'] = rows[-1][3]
     return rows, scores
 
-
 def score_rows(gold, predicted, find):
     """Rows of (name, precision, recall, F1, support); find(tags) yields (name, place, ...)."""
     right, found, wanted = Counter(), Counter(), Counter()
@@ -336,9 +298,8 @@ def score_rows(gold, predicted, find):
     return [(name, r / max(f, 1), r / max(w, 1), 2 * r / max(f + w, 1), w)
             for name, r, f, w in counts]
 
-
 def print_scores(gold, predicted, task):
-    """Print what score_task returns as a table, and return the figures, which are below it."""
+    """Print score_task's rows as a table, and the scores of all tags; return all scores by name."""
     rows, scores = score_task(gold, predicted, task)
     width = max(len(row[0]) for row in rows)
     print(f'{"":{width}}  precision  recall      F1  support')
@@ -347,35 +308,32 @@ def print_scores(gold, predicted, task):
     print(f'all tags: accuracy {scores["accuracy"]:.4f}, macro F1 {scores["macro_f1"]:.4f}')
     return scores
 
-
-# --- Training ---
-
+# --- Losses, training, checkpoints ---
 def log_sum_exp(tensor, dim):
     """log(sum(exp(tensor))) over a dimension, which is then gone; nothing in it overflows."""
     return torch.logsumexp(tensor, dim)
 
+def real_words(lengths, size, device='cpu'):
+    """Which of a row's `size` places hold a word or <end>, and not a pad: (N,) -> (N, size)."""
+    return torch.arange(size, device=device) < lengths.to(device, non_blocking=True).unsqueeze(1)
 
 def clip_gradient(optimizer, grad_clip):
     """Clip the gradients of all of the optimizer's parameters to +-grad_clip, value by value."""
-    for group in optimizer.param_groups:
-        for parameter in group['params']:
-            if parameter.grad is not None and parameter.grad.is_sparse:
-                # A word that occurs twice has two parts of a gradient: clip their sum
-                parameter.grad = parameter.grad.coalesce()
-                parameter.grad.values().clamp_(-grad_clip, grad_clip)
-            elif parameter.grad is not None:
-                parameter.grad.clamp_(-grad_clip, grad_clip)
-
+    for parameter in chain.from_iterable(group['params'] for group in optimizer.param_groups):
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            # A word that occurs twice has two parts of a gradient: clip their sum
+            parameter.grad = parameter.grad.coalesce()
+            parameter.grad.values().clamp_(-grad_clip, grad_clip)
+        elif parameter.grad is not None:
+            parameter.grad.clamp_(-grad_clip, grad_clip)
 
 def adjust_learning_rate(optimizer, new_lr):
     """Set the learning rate of all of the optimizer's parameters."""
     for group in optimizer.param_groups:
         group['lr'] = new_lr
 
-
 class AverageMeter:
     """A running mean: val is the latest value, avg the mean, sum the total, count the weight."""
-
     def __init__(self):
         self.reset()
 
@@ -384,85 +342,67 @@ class AverageMeter:
 
     def update(self, val, n=1):
         """Add a value that is itself the mean of n."""
-        self.val = val
-        self.sum += val * n
-        self.count += n
+        self.val, self.sum, self.count = val, self.sum + val * n, self.count + n
         self.avg = self.sum / self.count
-
-
-# --- Checkpoints ---
 
 def save_checkpoint(path, checkpoint):
     """Save a dict with all that it takes to tag, and to continue training where it stopped."""
-    # A map is saved as one string, which is read faster than 400,000
+    # A map is saved as one string, which is read faster than 400,000 short ones
     maps = {name: '\n'.join(numbered) for name, numbered in checkpoint['maps'].items()}
-    checkpoint = {**checkpoint, 'format': CHECKPOINT_FORMAT, 'maps': maps}
     # Written beside its place and then renamed, a checkpoint is always whole
     temporary = Path(f'{path}.tmp')
-    with file_errors(path, 'written'):
+    with file_errors(path, 'written', RuntimeError):
         try:
             with open(temporary, 'wb') as file:
-                torch.save(checkpoint, file)
+                torch.save({**checkpoint, 'format': CHECKPOINT_FORMAT, 'maps': maps}, file)
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
-
 def load_checkpoint(path, device='cpu'):
     """Load a checkpoint onto a device; InputError if it is none, damaged, or of another format."""
-    found = 'another or a damaged file'
     with file_errors(path), open(path, 'rb') as file:
         try:
             # A checkpoint is a zip archive, which knows when a part of it is damaged
             damaged = zipfile.ZipFile(file).testzip() is not None
             checkpoint = torch.load(path, map_location=device, weights_only=True)
-            checkpoint['maps'] = {name: dict(zip(names.split('\n'), count()))
-                                  for name, names in checkpoint.get('maps', {}).items()}
             found = 'a damaged one' if damaged else f'format {checkpoint["format"]}'
         except Exception:  # torch.load raises all kinds of them
-            pass
+            found = 'another or a damaged file'
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
-    with file_errors(path, 'used'):
-        maps, sizes = checkpoint['maps'], checkpoint['model_arguments']
-        if (CHECKPOINT_KEYS - checkpoint.keys() or len(maps['word_map']) != sizes['vocab_size']
-                or len(maps['char_map']) != sizes['charset_size']
-                or len(maps['tag_map']) != sizes['tagset_size'] or not sizes['lm_vocab_size']):
-            raise ValueError('its parts do not fit together')
+    with file_errors(path, 'used', KeyError):
+        maps, _, _ = checkpoint['maps'], checkpoint['model'], checkpoint['arguments']['task']
+        for name in ('word_map', 'char_map', 'tag_map'):
+            maps[name] = dict(zip(maps[name].split('\n'), count()))
     return checkpoint
 
-
 # --- The command line ---
-
 class InputError(Exception):
     """What the user gave can't be used; the message is one line that says what and where."""
 
-
 @contextmanager
-def file_errors(path, action='read'):
-    """Say in one line that a file can't be read or written, or that its parts don't fit."""
+def file_errors(path, action='read', *errors):
+    """Say in one line that a file can't be read or written; other errors only if they are named."""
     try:
         yield
     except UnicodeDecodeError as error:
         number = len(re.split(b'\r\n|\r|\n', error.object[:error.start]))
         found = f'{error.object[error.start]:#04x}'
         raise InputError(f'{path}, line {number}: expected UTF-8, found the byte {found}') from None
-    except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, EOFError, zlib.error, *errors) as error:
         reason = ' '.join(str(getattr(error, 'strerror', None) or error).split())[:160]
         raise InputError(f'{path}: cannot be {action}: {reason}') from None
 
-
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, except that mistakes are InputErrors."""
-
     def error(self, message):
         raise InputError(f'{message} (--help says more)')
 
-
-def number(kind, least, most=10**9, word=None):
-    """Make a parser of numbers between two bounds, or of a word, for argparse, which names it."""
+def in_range(kind, least, most=10**9, word=None):
+    """Make a type for argparse, which names it: a number between two bounds, or a word."""
     def parse(text):
         value = word if text == word else kind(text)
         if value != word and not least <= value <= most:
@@ -471,19 +411,27 @@ def number(kind, least, most=10**9, word=None):
     parse.__name__ = f'{kind.__name__} from {least} to {most}' + (f' or {word}' if word else '')
     return parse
 
-
 def devices():
     """The names of the devices that PyTorch can use here, the best one first."""
     gpus = [f'cuda:{i}' for i in range(torch.cuda.device_count())]
     return ['cuda', *gpus, 'cpu'] if gpus else ['cpu']
 
+class StandardOutput(io.FileIO):
+    """Standard output, whose errors say that they are its own."""
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, 'standard output') from None
 
 def run_main(main):
     """Run a script's main function on the command line, and say in one line what went wrong."""
     if sys.stdout is None or sys.stderr is None:
         sys.exit('error: expected standard output and standard error to be open')
     # Names of people and places need more than some terminals' encodings have
-    sys.stdout.reconfigure(encoding='utf-8', errors='replace')
+    output = io.BufferedWriter(StandardOutput(sys.stdout.fileno(), 'w', closefd=False))
+    at_once = sys.stdout.line_buffering or sys.stdout.write_through
+    sys.stdout = io.TextIOWrapper(output, 'utf-8', 'replace', line_buffering=at_once)
     # A GPU then multiplies matrices in TF32, which is several times as fast
     torch.set_float32_matmul_precision('high')
     try:
@@ -502,7 +450,10 @@ def run_main(main):
             raise
         sys.exit('error: several processes failed: ' + ' '.join(str(error).split())[:120])
     except OSError as error:
-        # Nothing more can be written. If the reader, head for example, has seen enough, say nothing
+        if error.filename is None:
+            raise
+        # What could not be printed is dropped, or it would fail once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        reason = f'error: {error.filename or "standard output"}: {error.strerror}'
-        sys.exit(1 if isinstance(error, BrokenPipeError) else reason)
+        # If its reader, head for example, has seen enough, say nothing
+        quiet = isinstance(error, BrokenPipeError)
+        sys.exit(1 if quiet else f'error: {error.filename}: {error.strerror}')

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from inference import TOKEN  # noqa: E402
 from utils import (ArgumentParser, InputError, file_errors, find_entities,  # noqa: E402
-                   number, read_lines, read_words_tags, run_main)
+                   in_range, read_lines, read_words_tags, run_main)
 
 # Where a corpus is published, its license, what to cite, and the files to download, if any
 SOURCES = {
@@ -294,7 +294,7 @@ def format_row(word, pos, tag):
 def write_files(folder, corpora):
     """Write a dict of the files' names and parts, with a blank line at each end: all or none."""
     # A full disk has no file name in its error, which would then be standard output's
-    with file_errors(folder, 'written'):
+    with file_errors(folder, 'written', ValueError):
         for name, parts in corpora.items():
             check(parts, f'texts for {name} (more, or other shares; see --val, --test)', parts)
         folder.mkdir(parents=True, exist_ok=True)
@@ -334,7 +334,7 @@ def convert(args):
     for file, sentences in zip(files, corpora):
         if len(sentences) < (least := 10 if len(files) == 1 else 1):
             raise InputError(f'{file}: expected at least {least} sentences, found {len(sentences)}')
-        with file_errors(file, 'used'):
+        with file_errors(file, 'used', ValueError):
             for sentence in sentences:
                 check_length(sentence)
     if len(files) == 1:  # The first 80%, then 10% and 10%
@@ -348,12 +348,13 @@ def convert_jsonl(args):
     folder, texts, counts = corpus_folder(args), [], Counter()
     for file in args.files:
         entries, unit = [line.strip() for line in read_lines(plain_file(file))], 'line'
-        with file_errors(file):
+        with file_errors(file, 'read', RecursionError, ValueError):
             if entries[0].startswith('['):
                 entries, unit = json.loads('\n'.join(entries)), 'task'
             check(any(entries), 'annotated texts in JSON', [])
         for n, entry in enumerate(entries, start=1):
-            with file_errors(f'{file}, {unit} {n}'):
+            # What an entry may lack or have too much of is not listed: KeyError, TypeError
+            with file_errors(f'{file}, {unit} {n}', 'read', KeyError, TypeError, ValueError):
                 texts.append(read_sentences(entry, args, counts) if entry != '' else [])
     drawn = {'all.txt': texts} if args.no_split else draw(list(filter(None, texts)), args)
     write_corpus(folder, {name: list(chain.from_iterable(part)) for name, part in drawn.items()})
@@ -380,7 +381,7 @@ def prepare_glove(args):
     if path.exists():
         raise InputError(f'{path} is there already')
     archive, = fetch(args, path.parent)
-    with (file_errors(path, 'written'), zipfile.ZipFile(archive) as zipped,
+    with (file_errors(path, 'written', KeyError, RuntimeError), zipfile.ZipFile(archive) as zipped,
           tempfile.TemporaryDirectory(dir=path.parent) as folder):
         Path(zipped.extract(path.name, folder)).rename(path)
     archive.unlink()
@@ -419,6 +420,7 @@ COMMANDS = {
               'files --val --test --seed --name --output_dir'),
     'conll2003': (check_conll2003, 'check your own copy of CoNLL-2003', 'folder'),
 }
+SHARE = in_range(float, 0, 1)
 ARGUMENTS = {
     'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE', 'help': 'to read; one alone is split'},
     'folder': {'type': Path, 'help': 'where eng.train, eng.testa and eng.testb are'},
@@ -428,10 +430,10 @@ ARGUMENTS = {
     '--no-split': {'action': 'store_true', 'help': 'write one file, all.txt'},
     '--overlaps': {'choices': ('longest',), 'help': 'of entities that overlap keep the longest'},
     '--seed': {'type': int, 'default': 0, 'help': 'another one draws others (default: 0)'},
-    '--test': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
+    '--test': {'type': SHARE, 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
     '--text_field': {'help': "text's key (default: text, or a task's only string)"},
     '--utf16': {'action': 'store_true', 'help': 'offsets count as JavaScript does'},
-    '--val': {'type': number(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
+    '--val': {'type': SHARE, 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
     '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data/'},
 }
 

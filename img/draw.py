@@ -760,7 +760,7 @@ def read_run(folder):
     tagger, best = load_tagger(path), load_checkpoint(path, 'cpu')
     # Without language models their loss is 0 in every epoch
     left_out = {'seconds'} if tagger.arguments['language_models'] else {'seconds', 'lm_loss'}
-    with file_errors(log_path), open(log_path, newline='') as file:
+    with file_errors(log_path, 'read', TypeError, ValueError), open(log_path, newline='') as file:
         # As JSON, since float would make the epochs 0.0, 1.0, 2.0
         log = [{name: round(json.loads(value), 4) for name, value in row.items()
                 if name not in left_out} for row in csv.DictReader(file)]
@@ -800,7 +800,7 @@ def record(folder):
     # What training prints at its end, without the line that names its files (it also finds the
     # threshold again), and what inference.py's --explain prints
     arguments = Namespace(**{**tagger.arguments, 'output_dir': folder})
-    run['end'] = printed(finish, arguments, 0)[1:]
+    run['end'] = printed(finish, arguments)[1:]
     run['explained'] = printed(inference.main, [str(path), '--explain', '--text', EXPLAINED])
     tags, tag_map = run['tags'], tagger.maps['tag_map']
     task_tags = next(tagger.tag([TASK]))['tags']
