@@ -125,7 +125,7 @@ class ViterbiDecoder(nn.Module):
         found = [[] for _ in lengths]
         while len(n) > 0:
             # A longer run is less probable than a shorter one
-            kept = ((at_least >= least) & (at_least > 0)).any(dim=1) & (last < end)
+            kept = (at_least >= least).any(dim=1) & (last < end)
             n, first, last, end = n[kept], first[kept], last[kept], end[kept]
             run, at_least = run[kept], at_least[kept]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
@@ -212,7 +212,7 @@ PATTERNS = {
     'bbc.co.uk': r'(?<![\w.-])[\w-]{1,64}(?:\.[\w-]{1,64}){0,3}'
                  r'\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)',
     "'s of Dunston's": rf"['\u2019](?:{ENDINGS}|(?i:\d0s)(?!{W}))",
-    "n't of don't": NOT,
+    "n't of don't-know": NOT,
     "do of don't": f'{W}+?(?={NOT})',
     'can of cannot': r'(?i:can)(?=(?i:not)\b)',
     'J.-P. of J.-P. Roux': r'[A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0410-\u042f]\.'
@@ -511,8 +511,8 @@ def parse_arguments(argv):
         raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
     if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate, too')
-    for name in given & EXCLUDED.keys():
-        for other in given & EXCLUDED[name]:
+    for name in sorted(given & EXCLUDED.keys()):
+        for other in sorted(given & EXCLUDED[name]):
             other = other if other == 'files' else f'--{other}'
             raise InputError(f'--{name}: expected no {other} beside it')
     return args

@@ -16,6 +16,8 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from utils import convert_tags, create_maps  # noqa: E402
+
 # A fenced block of Markdown, with its language and text
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -84,6 +86,23 @@ PEOPLE = [
     (['Oslo'], ['B-LOC']),
     (['Dunston', 'and', 'Amara', 'saw', 'Oslo', '.'], ['B-PER', 'O', 'B-PER', 'O', 'B-LOC', 'O']),
 ]
+
+
+def make_run(*arguments, maps=None, sentences=PEOPLE, **changes):
+    """What train.main makes before the first epoch, the loader and the run, of small sentences.
+
+    Changes are arguments that the command line would not take.
+    """
+    import train
+    args, _ = train.parse_arguments([str(argument) for argument in (*SMALL, *arguments)])
+    vars(args).update(changes)
+    torch.manual_seed(args.seed)
+    words, tags = zip(*sentences)
+    tags = [convert_tags(row, args.tag_scheme) for row in tags]
+    maps = maps or dict(zip(('word_map', 'char_map', 'tag_map'), create_maps(words, tags, 1, 1)))
+    loader = train.make_loader(words, tags, maps, args, training=True)
+    return loader, train.Run(args, maps, None, loader.dataset)
+
 
 BEST = 'BEST_checkpoint_lm_lstm_crf.pth.tar'
 LATEST = 'checkpoint_lm_lstm_crf.pth.tar'

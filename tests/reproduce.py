@@ -47,15 +47,15 @@ CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
 def lower_case():
     """Characters in lower case."""
     read = utils.read_words_tags
-    utils.read_words_tags = lambda file, tag_ind, caseless=True, **others: read(
-        file, tag_ind, caseless=True, **others)
+    utils.read_words_tags = lambda file, tag_ind, caseless=True, *others: read(
+        file, tag_ind, True, *others)
 
 
 def random_batches():
     """Batches of sentences of any lengths."""
     sampler = train.SimilarLengthSampler
-    train.SimilarLengthSampler = lambda words, chars, *others: sampler(
-        torch.zeros_like(words), torch.zeros_like(chars), *others)
+    train.SimilarLengthSampler = lambda words, chars, **others: sampler(
+        torch.zeros_like(words), torch.zeros_like(chars), **others)
 
 
 def norm_clipping():

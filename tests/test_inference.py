@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import unicodedata
+from collections import Counter
 
 import hypothesis.strategies as st
 import pytest
@@ -22,8 +23,8 @@ from hypothesis import given
 from oracle import entity_probabilities, entity_sets, legal_sequences, worth_most
 
 import inference
-from inference import TOKEN, ViterbiDecoder, choose, load_tagger
-from utils import InputError, create_input_tensors, find_entities
+from inference import EXCLUDED, PATTERNS, TOKEN, ViterbiDecoder, choose, load_tagger
+from utils import InputError
 
 # --- The tokenizer ---
 
@@ -66,6 +67,14 @@ from utils import InputError, create_input_tensors, find_entities
 ])
 def test_tokenizer(text, tokens):
     assert TOKEN.findall(text) == tokens.split(' ')
+
+
+@pytest.mark.parametrize('example', PATTERNS)
+def test_each_pattern_takes_its_example_and_is_needed(example):
+    token, _, text = example.partition(' of ')
+    tokens = TOKEN.findall(text or token)
+    others = '|'.join(pattern for other, pattern in PATTERNS.items() if other != example)
+    assert token in tokens and re.findall(others, text or token) != tokens
 
 
 @pytest.mark.parametrize('word', [
@@ -235,13 +244,24 @@ def test_candidates_are_the_enumerated_ones(batch, least):
             {entity: p[entity] for entity in p if p[entity] >= least})
 
 
-def test_candidates_begin_where_they_may_however_improbable(batch):
+def test_the_probabilities_of_given_entities_are_the_enumerated_ones(batch, rounds):
+    """Of some, of none or of all, which overlap, and however improbable they are."""
     decoder, scores, lengths, all_sets = batch
-    starts = [(n, first) for n in (1, 3) for first in range(0, int(lengths[n]) - 1, 2)]
-    for n, row in enumerate(decoder.candidates(scores, lengths, 0, starts)):
-        p = entity_probabilities(all_sets[n])
-        assert {one[:3]: one[3] for one in row} == pytest.approx(
-            {entity: p[entity] for entity in p if (n, entity[1]) in starts})
+    generator, all_p = random.Random(0), [entity_probabilities(sets) for sets in all_sets]
+    assert min(min(p.values()) for p in all_p) < 1e-6
+    for share in [0, 1, *(generator.random() for _ in range(rounds))]:
+        chosen = [[one for one in p if generator.random() < share] for p in all_p]
+        found = decoder.entity_probabilities(scores, lengths, chosen)
+        for row, p, entities in zip(found, all_p, chosen, strict=True):
+            assert row == pytest.approx([p[entity] for entity in entities])
+
+
+def test_an_entity_that_cannot_be_has_no_probability(batch):
+    decoder, scores, lengths, _ = batch
+    scores = scores.clone()
+    scores[..., decoder.tag_map['B-X']] -= 1000
+    (row, *_) = decoder.entity_probabilities(scores[1:], lengths[1:], [[('X', 0, 2)]] + [[]] * 13)
+    assert row == [0]
 
 
 @pytest.mark.parametrize('threshold', [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99])
@@ -259,20 +279,41 @@ def test_tags_without_a_scheme_have_no_entities():
     assert decoder.entities(torch.randn(2, 4, 11, 11), torch.tensor([4, 2]), 0.01) == [[], []]
 
 
-def test_the_work_of_candidates_grows_as_the_sentence_does(monkeypatch):
-    """Twice the words make about twice the sums; with all runs of words it would be four times."""
+@pytest.fixture
+def sums(monkeypatch):
+    """How many rows each call of log_sum_exp has."""
     def counted(tensor, dim):
         sums.append(len(tensor))
         return tensor.logsumexp(dim)
 
+    sums = []
     monkeypatch.setattr(inference, 'log_sum_exp', counted)
+    return sums
+
+
+def test_the_work_of_candidates_grows_as_the_sentence_does(sums):
+    """Twice the words make about twice the sums; with all runs of words it would be four times."""
     decoder, work = ViterbiDecoder(make_tag_map('iobes'), 'iobes'), []
     torch.manual_seed(0)
     for words in (200, 400):
-        sums = []
+        sums.clear()
         decoder.candidates(2 * torch.randn(1, words + 1, 11, 11), torch.tensor([words + 1]), 0.05)
         work.append(sum(sums))
     assert 1.8 < work[1] / work[0] < 2.2
+
+
+@pytest.mark.parametrize('entities', [
+    [('X', 3 * n, 3 * n + 1 + n % 3) for n in range(300)], [('X', 0, 900)], []])
+def test_the_work_for_given_entities_is_that_of_their_words(sums, entities):
+    """In a sentence of 900 words, even where all of them may well be one entity."""
+    tag_map = make_tag_map('iobes')
+    decoder, scores = ViterbiDecoder(tag_map, 'iobes'), torch.zeros(1, 901, 11, 11)
+    scores[..., tag_map['I-X']], lengths = 9, torch.tensor([901])
+    summed_up = decoder.forward_backward(scores, lengths)
+    sums.clear()
+    (found,) = decoder.entity_probabilities(scores, lengths, [entities], summed_up)
+    assert len(found) == len(entities)
+    assert sum(sums) <= sum(end - first for _, first, end in entities)
 
 
 @pytest.mark.parametrize('threshold', [0.01, 0.1, 0.25, 0.5, 0.9, 0.99])
@@ -315,21 +356,38 @@ def tagger(path):
     return tagger
 
 
-def test_shown_probabilities_sum_the_variants_of_a_tag(tagger):
-    words = ['Amara', 'Okafor', 'flew']
-    (tagged,) = tagger.tag([words], probabilities=True)
-    assert tagged['tags'] == ['B-PER', 'I-PER', 'O']
-    batch = create_input_tensors([words], None, **tagger.maps)
-    scores = tagger.model(**batch._asdict())[0].double()
-    names = list(tagger.maps['tag_map'])
-    paths = list(legal_sequences(scores[0], 4, tagger.maps['tag_map'], 'iobes'))
-    z = sum(math.exp(score) for _, score in paths)
-    for t, (tag, p) in enumerate(zip(tagged['tags'], tagged['probabilities'])):
-        alike = {tag, tag.replace('B-', 'S-'), tag.replace('I-', 'E-')}
-        expected = sum(math.exp(score) for path, score in paths if names[path[t]] in alike) / z
-        assert p == pytest.approx(expected)
-    best = max(paths, key=lambda path: path[1])[0]
-    assert find_entities(tagged['tags']) == find_entities([names[tag] for tag in best[:-1]])
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each of the decoder's methods that take time is called."""
+    def watch(name, method):
+        def counted(*arguments, **options):
+            calls[name] += 1
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(ViterbiDecoder, name, counted)
+
+    calls = Counter()
+    for name in ('decode', 'forward_backward', 'candidates'):
+        watch(name, getattr(ViterbiDecoder, name))
+    return calls
+
+
+@pytest.mark.parametrize('probabilities', [False, True])
+@pytest.mark.parametrize('threshold', [None, 0.3])
+@pytest.mark.parametrize('least', [None, 0.05])
+def test_nothing_of_a_batch_is_computed_twice(tagger, calls, probabilities, threshold, least):
+    list(tagger.tag(['Oslo', 'Dunston checks in'], probabilities, 9, threshold, least))
+    searched = threshold is not None or least is not None
+    # Viterbi's entities need not be among those that were searched for
+    given = probabilities and threshold is None
+    assert calls == Counter(decode=1, forward_backward=int(searched or probabilities),
+                            candidates=searched + given)
+
+
+def test_evaluation_with_a_threshold_searches_once(path, calls, tmp_path):
+    file = write_conll(tmp_path / 'gold.txt', PEOPLE)
+    tag(path, '--evaluate', file, '--threshold', 0.3)
+    assert calls == Counter(decode=1, forward_backward=1, candidates=1)
 
 
 def random_sentences(number, most):
@@ -404,6 +462,28 @@ def test_odd_sentences(tagger):
     assert tagged[3]['tags'] == 5 * piece['tags'] + ['B-PER', 'O', 'O']
 
 
+def test_candidates_are_as_probable_as_asked_for_beside_any_threshold(tagger):
+    sentences = random_sentences(20, most=6)
+    expected = [row['candidates'] for row in tagger.tag(sentences, least=0.3)]
+    for threshold in (0.05, 0.3, 0.6):
+        rows = tagger.tag(sentences, threshold=threshold, least=0.3)
+        assert [row['candidates'] for row in rows] == expected
+    assert any(expected)
+
+
+def test_loading_draws_no_random_numbers_and_asks_for_no_default(path):
+    expected = load_tagger(path).model.state_dict()
+    state = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    try:
+        weights = load_tagger(path).model.state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(weight.dtype == torch.float32 and torch.equal(weight, expected[name])
+               for name, weight in weights.items())
+
+
 def test_probabilities_only_if_asked_for(tagger):
     (plain,), (full,) = tagger.tag(['Oslo is']), tagger.tag(['Oslo is'], probabilities=True)
     assert list(plain) == list(full) == ['text', 'tokens', 'tags', 'probabilities', 'probability',
@@ -422,8 +502,9 @@ def test_one_sentence_is_no_list_of_sentences(tagger, sentence):
 @pytest.mark.parametrize('batch_size', [1, 3])
 def test_no_more_sentences_are_read_than_are_tagged_together(tagger, batch_size):
     read = []
-    sentences = (read.append(i) or 'Oslo' for i in range(10))
-    for i, _ in enumerate(tagger.tag(sentences, batch_size=batch_size)):
+    tagged = tagger.tag((read.append(i) or 'Oslo' for i in range(10)), batch_size=batch_size)
+    assert read == []
+    for i, _ in enumerate(tagged):
         assert len(read) == min(10, (i // batch_size + 1) * batch_size)
 
 
@@ -498,11 +579,6 @@ def test_standard_input_is_a_file_among_others(path, tmp_path):
         'a 1', 'a 2', 'one', 'two', 'b 1', 'b 2']
 
 
-@pytest.mark.parametrize('size', [1, 2, 1000])
-def test_the_batch_size_changes_nothing(path, size):
-    assert tag(path, '--batch_size', size, stdin=TEXT * 3) == tag(path, stdin=TEXT * 3)
-
-
 def test_each_line_is_answered_before_the_next_is_written(path):
     with subprocess.Popen(
             [sys.executable, ROOT / 'inference.py', path, '--batch_size', '1'],
@@ -573,36 +649,51 @@ def test_a_named_pipe_is_read_once_and_whole(path, tmp_path):
     assert result.returncode == 0 and long.count('x') == 100_000
 
 
+# What can't stand beside what, and arguments that say nothing, or what would be so anyway
+PAIRS = ['text files', 'text evaluate', 'mistakes output_format', 'explain evaluate',
+         'explain output_format', 'explain probabilities', 'explain batch_size',
+         'explain threshold', 'evaluate text', 'evaluate tokenized', 'evaluate probabilities',
+         'evaluate batch_size']
+STATED = {'text': ['--text', ''], 'files': ['FILE'], 'mistakes': ['--mistakes', 0],
+          'output_format': ['--output_format', 'inline'], 'batch_size': ['--batch_size', 2048],
+          'threshold': ['--threshold', 0]}
+
+
+@pytest.mark.parametrize('pair', PAIRS)
+def test_arguments_that_exclude_one_another_are_refused(path, pair):
+    arguments = [word for name in pair.split() for word in STATED.get(name, [f'--{name}'])]
+    if 'evaluate' in pair:
+        arguments += ['FILE']
+    if 'mistakes' in pair:
+        arguments += ['FILE', '--evaluate', '--output_format', 'conll']
+    with pytest.raises(InputError) as caught:
+        tag(path, *arguments)
+    named = re.match(r'--(\w+): expected no (?:--)?(\w+)[^\n]*$', str(caught.value)).groups()
+    assert ' '.join(named) in PAIRS and {*named} <= {*pair.split(), 'files'}
+
+
+def test_all_arguments_that_exclude_one_another_are_tested():
+    pairs = [f'{name} {other}' for name, others in EXCLUDED.items() for other in others]
+    assert sorted(PAIRS) == sorted(pairs)
+
+
 @pytest.mark.parametrize('arguments, message', [
-    (['FILE', '--text', 'Oslo'], '--text: expected no files'),
-    (['FILE', '--text', ''], '--text: expected no files'),
     (['--evaluate'], '--evaluate: expected labeled files'),
     (['--evaluate', '--text', 'Oslo'], '--evaluate: expected labeled files'),
     (['FILE', '--evaluate', '--output_format', 'jsonl'], 'no --output_format but conll'),
     (['FILE', '--evaluate', '--output_format', 'inline'], 'no --output_format but conll'),
-    (['FILE', '--evaluate', '--text', 'Oslo'], '--text: expected no files'),
-    (['FILE', '--evaluate', '--tokenized'], '--evaluate: expected no --tokenized'),
-    (['FILE', '--evaluate', '--probabilities'], '--evaluate: expected no --probabilities'),
-    (['FILE', '--evaluate', '--batch_size', 2], '--evaluate: expected no --batch_size'),
-    (['FILE', '--explain', '--evaluate'], '--explain: expected no --evaluate'),
-    (['--explain', '--output_format', 'conll'], '--explain: expected no --output_format'),
-    (['--explain', '--probabilities'], '--explain: expected no --probabilities'),
-    (['--explain', '--batch_size', 2], '--explain: expected no --batch_size'),
     (['FILE', '--tag_column', 1], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['FILE', '--tag_column', 0], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['--word_column', 0], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['--batch_size', 0], '--batch_size: invalid int from 1'),
     (['--batch_size', 'all'], '--batch_size: invalid int from 1'),
-    (['--explain', '--threshold', 0.5], '--explain: expected no --threshold'),
-    (['--explain', '--threshold', 0], '--explain: expected no --threshold'),
     (['--threshold', -0.01], '--threshold: invalid float from 0 to 1'),
     (['--threshold', 1.01], '--threshold: invalid float from 0 to 1'),
     (['--threshold', 'nan'], '--threshold: invalid float from 0 to 1'),
     (['--threshold', 'worst'], '--threshold: invalid float from 0 to 1 or best'),
     (['--mistakes', 3], '--tag_column, --word_column, --mistakes: expected --evaluate'),
+    (['--mistakes', 0], '--tag_column, --word_column, --mistakes: expected --evaluate'),
     (['FILE', '--evaluate', '--mistakes', -1], '--mistakes: invalid int from 0'),
-    (['FILE', '--evaluate', '--mistakes', 3, '--output_format', 'conll'],
-     '--mistakes: expected no --output_format'),
     (['FILE', '--evaluate', '--output_format', 'html'], 'no --output_format but conll'),
 ])
 def test_arguments_without_effect_are_refused(path, arguments, message):
@@ -642,19 +733,6 @@ def test_formats_agree(path, tagger, threshold):
 def test_tokenized(path):
     output = tag(path, '--tokenized', '--output_format', 'jsonl', stdin="Oslo,  (in) don't\n")
     assert json.loads(output)['tokens'] == ['Oslo,', '(in)', "don't"]
-
-
-def test_evaluate_is_seqevals(path, tagger, tmp_path):
-    # Shuffled gold tags, which are only partly right
-    gold = [tags for _, tags in PEOPLE[:3]] + [['O'], ['O', 'O', 'B-PER', 'I-PER', 'B-LOC', 'O']]
-    words = [words for words, _ in PEOPLE]
-    file = write_conll(tmp_path / 'gold.txt', zip(words, gold))
-    predicted = [row['tags'] for row in tagger.tag(words)]
-    precision, recall, f1 = (getattr(seqeval.metrics, f'{name}_score')(gold, predicted)
-                             for name in ('precision', 'recall', 'f1'))
-    assert 0 < precision < 1 and 0 < recall < 1 and precision != recall
-    expected = f'all {precision:.4f} {recall:.4f} {f1:.4f} 5'
-    assert expected in re.sub(' +', ' ', tag(path, '--evaluate', file))
 
 
 # The model knows PER and LOC
@@ -746,11 +824,6 @@ def test_explain_shows_the_tutorials_trellis(tagger):
     assert ['*tag_3', '15.49', 'tag_3'] in [row[1:4] for row in table]
     assert ['tag_2', '17.23', 'tag_2'] in [row[:3] for row in table]
     assert table[-1] == ['<end>', '*<end>', '19.01', 'tag_3', '1.0000']
-
-
-def test_explain_from_the_command_line(path):
-    output = tag(path, '--explain', '--text', 'Dunston checks in')
-    assert output.count('*') == 4 and output.startswith('word')
 
 
 def read_table(table):
@@ -892,9 +965,11 @@ def test_no_best_threshold_before_training_has_ended(trained):
 def test_entities_of_a_long_sentence_are_in_their_places(tagger, threshold):
     words = [word for sentence in random_sentences(300, most=15) for word in sentence.split()]
     assert 2000 < len(words)
-    (whole,) = tagger.tag([words], threshold=threshold, least=0.05)
-    pieces = tagger.tag([words[:1000], words[1000:2000], words[2000:]], threshold=threshold,
-                        least=0.05)
+    options = {'probabilities': True, 'threshold': threshold, 'least': 0.05}
+    (whole,) = tagger.tag([words[:2020]], **options)
+    pieces = list(tagger.tag([words[:1000], words[1000:2000], words[2000:2020]], **options))
+    assert whole['probability'] == pytest.approx(
+        math.prod(piece['probability'] for piece in pieces), rel=1e-3)
     offset, entities, candidates = 0, [], []
     for piece in pieces:
         entities += [(one['type'], one['text'], offset + one['start'], offset + one['end'])

@@ -1,23 +1,23 @@
 """The model, its losses, the decoder and batches, against enumeration, pytorch-crf, gradcheck."""
 
-import argparse
 import csv
 import itertools
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torchcrf
-from conftest import LATEST, PEOPLE, SMALL, call, data_files, write_conll
+from conftest import LATEST, PEOPLE, SMALL, call, data_files, make_run, write_conll
 from oracle import every_sequence, is_legal, legal_sequences
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from datasets import Batch, SimilarLengthSampler, WCDataset
 from inference import IMPOSSIBLE, Tagger, ViterbiDecoder, load_tagger
-from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, WideLinear, lm_loss, lm_targets
-from train import LOG, average_weights, main, make_optimizer, restore
+from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, lm_loss, lm_targets
+from train import LOG, main
 from utils import InputError, clip_gradient, create_input_tensors, create_maps
 
 
@@ -185,6 +185,32 @@ def test_gradients():
             return torch.func.functional_call(layer, dict(zip(names, values)), x)
 
         assert torch.autograd.gradcheck(call, (features, *parameters))
+
+
+class CountLarge(TorchDispatchMode):
+    """Counts the tensors with so many numbers that operations return."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.count = size, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        results = operation(*args, **(kwargs or {}))
+        self.count += sum(tensor.numel() >= self.size for tensor in tree_leaves(results)
+                          if isinstance(tensor, torch.Tensor))
+        return results
+
+
+def test_the_gradient_takes_memory_in_proportion_to_the_words():
+    """If each word made a gradient as large as all scores, it would grow with their square."""
+    counts = []
+    for words in (4, 40):
+        scores, targets, lengths = random_scores(TAG_MAP, [words, 2])
+        loss = ViterbiLoss(TAG_MAP)(scores.requires_grad_(), targets, lengths)
+        with CountLarge(scores.numel()) as large:
+            loss.backward()
+        counts.append(large.count)
+    assert 0 < counts[0] == counts[1]
 
 
 def test_loss_and_decoder_do_not_depend_on_the_order_of_rows_or_on_pads():
@@ -378,16 +404,12 @@ def test_word_embeddings_are_frozen_or_fine_tuned():
     assert torch.equal(model.word_embeds.weight, embeddings)
 
 
-def go_on(checkpoint, emb_file):
-    """A new run's model and optimizer, which continue from the checkpoint of another."""
-    args = argparse.Namespace(fine_tune_word_embeddings=True, emb_file=emb_file, device='cpu',
-                              lr=0.5, momentum=0.9, ema=0)
-    model, _, batch = make_model()
-    optimizer = make_optimizer(model, args)
-    if checkpoint is not None:
-        averaged = average_weights(model, SimpleNamespace(dataset=WCDataset(*batch)), args)
-        restore(checkpoint, model, averaged, optimizer, 'here.pth.tar')
-    return model, batch, optimizer
+def go_on(state, emb_file=None):
+    """A new run, which continues from the state of another if there is one, and its dataset."""
+    loader, new = make_run('--ema', 0, '--lr', 0.5, emb_file=emb_file, checkpoint='here.pth.tar')
+    if state is not None:
+        new.load_state_dict(state)
+    return new, loader.dataset
 
 
 def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
@@ -395,43 +417,41 @@ def test_training_only_the_rows_of_the_batch_is_training_all_of_them():
     trained = []
     for emb_files, stops in (([None] * 8, False), (['vectors'] * 8, False), (['vectors'] * 8, True),
                              (['vectors', 'vectors', None, None] * 2, True)):
-        checkpoint = None
+        state = None
         for step, emb_file in enumerate(emb_files):
             if step == 0 or stops:
-                model, batch, optimizer = go_on(checkpoint, emb_file)
-            optimizer.zero_grad()
+                new, dataset = go_on(state, emb_file)
+            new.optimizer.zero_grad()
             # Each step has a word that the others may lack
-            crf_scores, lm_f_scores, _ = run(model, WCDataset(*batch)[[step % len(PEOPLE)]])
+            crf_scores, lm_f_scores, _ = run(new.model, dataset[[step % len(PEOPLE)]])
             (crf_scores.pow(2).sum() + lm_f_scores.pow(2).sum()).backward()
-            clip_gradient(optimizer, 0.02)
-            assert model.word_embeds.weight.grad.is_sparse == (emb_file is not None)
-            optimizer.step()
-            checkpoint = {'model': model.state_dict(), 'plain': model.state_dict(), 'updates': 0,
-                          'optimizer': optimizer.state_dict()['state']}
-        trained.append(model.state_dict())
-    before = make_model()[0].word_embeds.weight
+            clip_gradient(new.optimizer, 0.02)
+            assert new.model.word_embeds.weight.grad.is_sparse == (emb_file is not None)
+            new.optimizer.step()
+            state = new.state_dict()
+        trained.append(state['model'])
+    before = go_on(None)[0].model.word_embeds.weight
     assert not torch.allclose(trained[0]['word_embeds.weight'], before, atol=1e-2)
     for name, expected in trained[0].items():
         assert all(torch.allclose(other[name], expected, atol=1e-6) for other in trained[1:])
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line():
-    for others in ({'word_rnn_dim': 10}, {'characters': False, 'language_models': False}):
-        weights = make_model(**others)[0].state_dict()
+    for others in (('--word_rnn_dim', 10), ('--no-characters', '--no-language_models')):
         with pytest.raises(InputError, match='^here.pth.tar: cannot be used: ') as error:
-            go_on({'model': weights, 'plain': weights, 'updates': 0, 'optimizer': {}}, None)
+            go_on(make_run(*others)[1].state_dict())
         assert '\n' not in str(error.value) and len(str(error.value)) < 250
+    state = make_run()[1].state_dict()
+    del state['model']
     with pytest.raises(InputError, match="^here.pth.tar: cannot be used: 'model'$"):
-        go_on({'optimizer': {}}, None)
+        go_on(state)
 
 
 def test_frozen_words_are_not_in_the_optimizer():
-    model, _, _ = make_model()
-    model.fine_tune_word_embeddings(False)
-    args = argparse.Namespace(emb_file='vectors', lr=0.5, momentum=0.9)
-    optimizer = make_optimizer(model, args)
-    trained = [id(p) for group in optimizer.param_groups for p in group['params']]
-    assert sorted(trained) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    _, new = make_run('--no-fine_tune_word_embeddings', emb_file='vectors')
+    trained = {id(p) for group in new.optimizer.param_groups for p in group['params']}
+    assert trained == {id(p) for name, p in new.model.named_parameters()
+                       if name != 'word_embeds.weight'}
 
 
 def test_dropout_is_where_the_paper_has_it():
@@ -445,17 +465,6 @@ def test_dropout_is_where_the_paper_has_it():
     # The highways have their own between their layers
     for layer in (model, model.subword_hw, model.forw_lm_hw, model.back_lm_hw):
         assert layer.dropout.p == 0.4
-
-
-def test_a_wide_layer_is_a_linear_layer():
-    torch.manual_seed(0)
-    layer, x = WideLinear(30, 2000), torch.randn(4, 5, 30, requires_grad=True)
-    factors, results = torch.randn(4, 5, 2000), []
-    for output in layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias):
-        gradients = torch.autograd.grad((output * factors).sum(), (x, layer.weight, layer.bias))
-        results.append((output, *gradients))
-    for ours, theirs in zip(*results):
-        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 # --- Batches ---

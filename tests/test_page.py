@@ -22,7 +22,8 @@ BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 TYPES = 'PER', 'LOC', 'a "type" of </b>', 'geo-loc', "O'", 'ü', '__proto__', 'constructor', '\\'
 # What a page has to escape, what UTF-16 counts differently, and what runs from right to left
 PIECES = ('</script>', '<b>bold</b>', '&amp;', '&', '"', "'", '\\', '${1}', '<!--', '\u2028',
-          '🙂', '👩🏽‍🚀', '𝔘nicode', 'שלום', 'مرحبا بكم', 'e\u0301', '/* sentences */',
+          '🙂', '\U0001f469\U0001f3fd\u200d\U0001f680', '𝔘nicode', '\u05e9\u05dc\u05d5\u05dd',
+          '\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645', 'e\u0301', '/* sentences */',
           '__SETTINGS__', 'and')
 TITLE = '</script> & </title> __SETTINGS__'
 
@@ -180,8 +181,8 @@ def test_parts_of_speech_are_under_their_words(tmp_path):
 # --- What a model tags ---
 
 LINES = ['<b>Amara Okafor</b> flew to "Oslo"</script>&amp;', '',
-         '🙂 Dunston 👩🏽‍🚀 saw Rain in Oslo .', "Amara's __SETTINGS__ \\ Oslo",
-         '  Okafor\tOslo\u2028𝔘nicode Amara ${1} <!-- Dunston']
+         '🙂 Dunston \U0001f469\U0001f3fd\u200d\U0001f680 saw Rain in Oslo .',
+         "Amara's __SETTINGS__ \\ Oslo", '  Okafor\tOslo\u2028𝔘nicode Amara ${1} <!-- Dunston']
 
 
 @pytest.fixture
