@@ -356,7 +356,7 @@ def make_model(maps, arguments):
 def load_tagger(path, device='cpu'):
     """Load a checkpoint of train.py for tagging; raises InputError if it can't be used."""
     saved = load_checkpoint(path)
-    with torch.device('meta'):  # no memory and no random numbers for what is replaced at once
+    with torch.random.fork_rng(devices=[]):  # whatever is drawn is replaced at once
         model = make_model(saved['maps'], saved['arguments'])
     with file_errors(path, 'used', RuntimeError):
         model.load_state_dict(saved['model'], assign=True)
