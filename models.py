@@ -189,10 +189,10 @@ class ViterbiLoss(nn.Module):
         gold_scores = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
         gold_score = gold_scores.masked_fill(~real, 0).sum(dim=1)
 
+        # Word by word, (N, m, m); each scores[:, t] would have a gradient as large as all scores
+        at_word = scores.unbind(dim=1)
         # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
         # of all sequences up to word t that end in tag j. Before the first word is <start>: (N, m)
-        # (each scores[:, t] would have a gradient as large as all scores)
-        at_word = scores.unbind(dim=1)
         cumulative = at_word[0][:, self.start]
         for t in range(1, len(at_word)):
             # The current tags of the last step are the previous tags of this one, so they must run
@@ -220,8 +220,8 @@ def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     following = nn.functional.pad(words[:, 1:], (0, 1))
     preceding = nn.functional.pad(words[:, :-1], (1, 0), value=end_word)
     # At each word: where the next place is another word, or <end>, and not a pad
-    word = real_words(wmap_lengths, wmaps.size(1) + 1, wmaps.device)[:, 1:]
-    return following.masked_fill(~word, -100), preceding.masked_fill(~word, -100)
+    is_word = real_words(wmap_lengths, wmaps.size(1) + 1, wmaps.device)[:, 1:]
+    return following.masked_fill(~is_word, -100), preceding.masked_fill(~is_word, -100)
 
 def lm_loss(lm_f_scores, lm_b_scores, wmaps, wmap_lengths):
     """Add up the mean cross entropies of predicted words; scores are (N, L_w, lm_vocab_size)."""
