@@ -117,12 +117,11 @@ class ViterbiDecoder(nn.Module):
         places = [(i, start, stop) for i, row in enumerate(only) for _, start, stop in row]
         # R runs of words, each in a sentence n, from a first word up to at most an end: (R,)
         n, first, end = torch.tensor(places, dtype=torch.long, device=scores.device).view(-1, 3).T
-        last = first
+        last, found = first, [[] for _ in lengths]
         # The sequences that lead to the beginning of an entity: (R, m)
         run = forward[n, first].masked_fill(~self.begins, IMPOSSIBLE)
         # (R, m) @ (m, types) -> (R, types)
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
-        found = [[] for _ in lengths]
         while len(n) > 0:
             # A longer run is less probable than a shorter one
             kept = (at_least >= least).any(dim=1) & (last < end)
@@ -190,9 +189,9 @@ CANDIDATE = 0.05  # the least probability of an entity in tables, lists of mista
 # A character of a word: no white space, punctuation or symbol of any script, ideograph or emoji
 W = (r'[^\s!-/:-@\[-^`{-~\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf'
      r'\u00d7\u00f7\u055a-\u055f\u0589\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u0f0d-\u0f12'
-     r'\u104a-\u104f\u1361-\u1368\u17d4-\u17d6\u17d8-\u17da\u2010-\u2027\u2030-\u205e\u20a0-\u20cf\u2116\u2122'
-     r'\u2190-\u2bff\u3001-\u3004\u3008-\u3020\u3030\u30fb\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40'
-     r'\uff5b-\uff65\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff]')
+     r'\u104a-\u104f\u1361-\u1368\u17d4-\u17d6\u17d8-\u17da\u2010-\u2027\u2030-\u205e\u20a0-\u20cf'
+     r'\u2116\u2122\u2190-\u2bff\u3001-\u3004\u3008-\u3020\u3030\u30fb\uff01-\uff0f\uff1a-\uff20'
+     r'\uff3b-\uff40\uff5b-\uff65\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff]')
 # Accents, colors of emoji and the like belong to the sign before them
 MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
 ENDINGS, NOT = rf'(?i:s|m|d|re|ve|ll)(?!{W})', rf"(?i:n['\u2019]t)(?!{W})"

@@ -175,7 +175,8 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
         if known_tags is not None and learned not in known_tags:
             return 'a tag that the model knows'
 
-    words, tags = read_words_tags(file, tag_column, False, word_column, expected)
+    words, tags = read_words_tags(
+        file, tag_column, caseless=False, word_ind=word_column, expected=expected)
     if {'-', '_'}.issuperset(chain.from_iterable(tags)):
         raise InputError(f'{file}: expected tags in column {tag_column}, found only {tags[0][0]!r}')
     return words, [convert_tags(row, tag_scheme) if task == 'ner' else row for row in tags]
@@ -373,7 +374,7 @@ def load_checkpoint(path, device='cpu'):
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
-    with file_errors(path, 'used', KeyError):
+    with file_errors(path, 'used', KeyError):  # if one of these is missing
         maps, _, _ = checkpoint['maps'], checkpoint['model'], checkpoint['arguments']['task']
         for name in ('word_map', 'char_map', 'tag_map'):
             maps[name] = dict(zip(maps[name].split('\n'), count()))

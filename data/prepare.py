@@ -353,7 +353,7 @@ def convert_jsonl(args):
                 entries, unit = json.loads('\n'.join(entries)), 'task'
             check(any(entries), 'annotated texts in JSON', [])
         for n, entry in enumerate(entries, start=1):
-            # What an entry may lack or have too much of is not listed: KeyError, TypeError
+            # Whatever is missing from an entry, or of another kind: KeyError, TypeError
             with file_errors(f'{file}, {unit} {n}', 'read', KeyError, TypeError, ValueError):
                 texts.append(read_sentences(entry, args, counts) if entry != '' else [])
     drawn = {'all.txt': texts} if args.no_split else draw(list(filter(None, texts)), args)
