@@ -1,12 +1,10 @@
 """Prepare corpora, annotations and word vectors for train.py; --help lists them.
 
-A corpus goes to data/NAME, as train.txt, val.txt and test.txt in CoNLL-2003's four columns: word,
-part of speech, chunk, entity tag, with - where a corpus has none. Downloads are verified.
+A corpus goes to data/NAME, in CoNLL-2003's columns: word, part of speech, -, entity tag (or -).
 """
 
 import csv
 import hashlib
-import json
 import random
 import re
 import shutil
@@ -15,37 +13,29 @@ import tempfile
 import zipfile
 from collections import Counter
 from http.client import HTTPException
-from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from inference import TOKEN  # noqa: E402
+sys.path[:0] = map(str, Path(__file__).resolve().parents[:2])
+from annotations import NOTES, check, read_annotations  # noqa: E402
+from inference import TOKENIZERS  # noqa: E402
 from utils import (ArgumentParser, InputError, file_errors, find_entities,  # noqa: E402
                    in_range, read_lines, read_words_tags, run_main)
 
 # Where a corpus is published, its license, what to cite, and the files to download, if any
 SOURCES = {
     'ewt': ('https://raw.githubusercontent.com/UniversalDependencies/UD_English-EWT/'
-            '15d613d8447b3478787d4c278730a1e48a945efb', 'CC BY-SA 4.0',
-            'Silveira et al. (2014), A gold standard dependency corpus for English, LREC',
-            ('en_ewt-ud-train.conllu', 'en_ewt-ud-dev.conllu', 'en_ewt-ud-test.conllu')),
+            '15d613d8447b3478787d4c278730a1e48a945efb', 'CC BY-SA 4.0', 'Silveira et al. (2014)',
+            'en_ewt-ud-train.conllu', 'en_ewt-ud-dev.conllu', 'en_ewt-ud-test.conllu'),
     'wnut17': ('https://raw.githubusercontent.com/leondz/emerging_entities_17/'
-               'e52a2d2a71ac1a051ca2d532eef28653c5c02603', 'CC BY 4.0',
-               'Derczynski et al. (2017), Results of the WNUT2017 shared task on novel and '
-               'emerging entity recognition, W-NUT',
-               ('wnut17train.conll', 'emerging.dev.conll', 'emerging.test.annotated')),
+               'e52a2d2a71ac1a051ca2d532eef28653c5c02603', 'CC BY 4.0', 'Derczynski et al. (2017)',
+               'wnut17train.conll', 'emerging.dev.conll', 'emerging.test.annotated'),
     'gmb': ('https://www.kaggle.com/datasets/abhinavwalia95/entity-annotated-corpus',
-            'texts in the public domain', 'Bos et al. (2017), The Groningen Meaning Bank, '
-            'Handbook of Linguistic Annotation', ()),
-    'glove': ('https://nlp.stanford.edu/data', 'PDDL 1.0', 'Pennington et al. (2014), GloVe: '
-              'Global vectors for word representation, EMNLP', ('glove.6B.zip',)),
-    'treebank': ('https://www.nltk.org/nltk_data', 'for non-commercial use', 'Marcus et al. (1993),'
-                 ' Building a large annotated corpus of English: the Penn Treebank, Computational '
-                 'Linguistics', ()),
+            'texts in the public domain', 'Bos et al. (2017), The Groningen Meaning Bank'),
+    'glove': ('https://nlp.stanford.edu/data', 'PDDL', 'Pennington et al. (2014)', 'glove.6B.zip'),
+    'treebank': ('https://www.nltk.org/nltk_data', 'non-commercial use', 'Marcus et al. (1993)'),
 }
 SHA256 = {
     'en_ewt-ud-train.conllu': '3fb78e2b55482c8ee00caa653af436c88c9e5bc9a73ce26e4ae3ddc79d2b7e7b',
@@ -58,34 +48,32 @@ SHA256 = {
     'glove.6B.zip': '617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb',
 }
 # Files, and what is in them without -DOCSTART- (Tjong Kim Sang and De Meulder, 2003, tables 1, 2)
-CONLL2003 = {('eng.train', 'train.txt'): ('14,041 sentences', '203,621 tokens', '23,499 entities'),
-             ('eng.testa', 'val.txt'): ('3,250 sentences', '51,362 tokens', '5,942 entities'),
-             ('eng.testb', 'test.txt'): ('3,453 sentences', '46,435 tokens', '5,648 entities')}
+CONLL2003 = {('eng.train', 'train.txt'): '14,041 sentences, 203,621 tokens, 23,499 entities',
+             ('eng.testa', 'val.txt'): '3,250 sentences, 51,362 tokens, 5,942 entities',
+             ('eng.testb', 'test.txt'): '3,453 sentences, 46,435 tokens, 5,648 entities'}
 BRACKETS = {'-LRB-': '(', '-RRB-': ')', '-LSB-': '[', '-RSB-': ']', '-LCB-': '{', '-RCB-': '}'}
-SPLITS = ('train.txt', 'val.txt', 'test.txt')
-
+# The files of a corpus, and the words in the names of files that become them
+SPLITS = {'train.txt': 'train', 'val.txt': 'dev devel val valid validation', 'test.txt': 'test'}
+DOCUMENT = r'(?m)^(?=-DOCSTART-(?:\s|$))'
 
 def fetch(args, folder):
     """Print what to know about a source; download its files, if it has any; return their paths."""
-    address, license_name, citation, names = SOURCES[args.command]
+    address, license_name, citation, *names = SOURCES[args.command]
     print(f'{address}\nlicense: {license_name}\nto cite: {citation}', flush=True)
     for name in names:
         download(f'{args.mirror or address}/{name}', folder / f'{name}.part', SHA256[name])
     return [folder / f'{name}.part' for name in names]
 
-
 def download(address, path, expected):
     """Download a file, or what is missing of it, and compare its SHA-256 sum with the expected."""
     begin = path.stat().st_size if path.exists() else 0
     try:
-        request = Request(address, headers={'Range': f'bytes={begin}-'} if begin else {})
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(Request(address, headers={'Range': f'bytes={begin}-'}), timeout=60) as answer:
             begin = begin if answer.status == 206 else 0  # A server that can't go on sends all
             size = begin + int(answer.headers['Content-Length'] or 0)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, 'ab' if begin else 'wb') as file, tqdm.wrapattr(
-                    answer, 'read', size, initial=begin, desc=path.stem, leave=False,
-                    disable=None) as source:
+                    answer, 'read', size, initial=begin, leave=False, disable=None) as source:
                 shutil.copyfileobj(source, file)
         if path.stat().st_size < size:
             raise HTTPException(f'found {path.stat().st_size:,} of {size:,} bytes; try again')
@@ -98,33 +86,10 @@ def download(address, path, expected):
         path.unlink()
         raise InputError(f'{address}: expected SHA-256 {expected}, found {found}; it is deleted')
 
-
-def plain_file(path):
-    """The path as it is; InputError if the file is packed."""
-    with file_errors(path):
-        if path.read_bytes()[:3] in (b'\x1f\x8b\x08', b'PK\x03'):
-            raise InputError(f'{path}: expected text, found a .gz or .zip; unpack it first')
-    return path
-
-
-def check(right, expected, found):
-    """ValueError that says what was expected, and found instead, if something is not right."""
-    if not right:
-        raise ValueError(f'expected {expected}, found {repr(found)[:80]}')
-
-
-def check_length(sentence):
-    """ValueError if a sentence, a list of (word, pos, tag), is longer than train.py takes them."""
-    words = [word for word, _, _ in sentence]
-    check(len(words) <= 1000 and sum(map(len, words)) <= 10_000,
-          'at most 1,000 words and 10,000 characters in a line or sentence', ' '.join(words[:20]))
-
-
-def read_conllu(path, column='xpos'):
+def read_conllu(path, column):
     """Read (word, tag, '-') from a .conllu file."""
-    index = {'upos': 3, 'xpos': 4}[column]
-    sentences = [[]]
-    for n, line in enumerate(read_lines(plain_file(path)), start=1):
+    index, sentences = {'upos': 3, 'xpos': 4}[column], [[]]
+    for n, line in enumerate(read_lines(path), start=1):
         row = line.split('\t')
         if not line.strip():
             sentences.append([])
@@ -138,31 +103,32 @@ def read_conllu(path, column='xpos'):
                 sentences[-1].append((row[1], row[index], '-'))
     return sentences
 
-
 def read_wnut(path):
     """Read (word, '-', entity tag) from a file of WNUT 2017."""
     return [[(word, '-', tag) for word, tag in zip(words, tags)]
             for words, tags in zip(*read_words_tags(path, 1, caseless=False))]
 
-
 def read_gmb(path):
     """Read (word, part of speech, entity tag) from Kaggle's table."""
     csv.field_size_limit(1 << 30)  # So that a longer word is an error of its line
-    sentences, head = [[]], 'Sentence #,Word,POS,Tag'
-    text = plain_file(path).read_text(encoding='cp1252', errors='replace')
-    for n, line in enumerate(text.split('\n'), start=1):
+    sentences, head, data, last = [[]], 'Sentence #,Word,POS,Tag', path.read_bytes(), ''
+    try:
+        text = data.decode('utf-8-sig')  # As other programs save the table
+    except UnicodeDecodeError:
+        text = data.decode('cp1252', errors='replace')
+    for n, line in enumerate(re.split('\r\n|\r|\n', text), start=1):
         row = next(csv.reader([line]), [])  # Quotes may have a comma in them, but no end of line
         right = line == head if n == 1 else not row or len(row) == 4 and all(row[1:])
         if not right or '\ufffd' in line:  # In the place of bytes that are not cp1252
-            raise InputError(f'{path}, line {n}: expected {head!r}, in cp1252, found {line[:80]!r}')
-        if row and row[0]:  # Only the first word of a sentence has something there
+            raise InputError(f'{path}, line {n}: expected {head} in UTF-8, found {line[:80]!r}')
+        if row and row[0] not in ('', last):  # The first word of a sentence has its number there
             sentences.append([])
+            last = row[0]
         if row and n > 1:
             sentences[-1].append(tuple(row[1:]))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256['ner_dataset.csv']:
+    if hashlib.sha256(data).hexdigest() != SHA256['ner_dataset.csv']:
         print(f'note: the published file has another SHA-256 sum, {SHA256["ner_dataset.csv"]}')
     return sentences
-
 
 def read_nltk(name):
     """Read (word, tag, '-') from a corpus that comes with NLTK, without its empty elements."""
@@ -174,104 +140,14 @@ def read_nltk(name):
         raise InputError(f'expected nltk and its {name}: pip install nltk, then python -c '
                          f"'import nltk; nltk.download(\"{name}\")'") from None
 
-
-def read_entry(entry, field):
-    """The text, tokens (or None) and entities (or None, to leave it out) of any tool's entry."""
-    try:
-        entry = json.loads(entry) if isinstance(entry, str) else entry
-    except (ValueError, RecursionError):
-        check(False, 'JSON', entry)
-    check(isinstance(entry, dict), 'an entry with the key text', entry)
-    data, tokens = entry, entry['tokens'] if 'tags' in entry else None
-    # Prodigy, which may have no spans; inference.py; doccano
-    keys = [key for key in ('spans', 'entities', 'labels', 'label') if key in entry]
-    entities = entry[keys[0]] if keys else [] if 'answer' in entry else None
-    if isinstance(entry.get('data'), dict):
-        # Label Studio: the first annotation counts; relations and choices have no such value
-        data = entry['data']
-        strings = [key for key in data if isinstance(data[key], str)]
-        field = field or (strings[0] if len(strings) == 1 else '')
-        valid = [one for one in entry.get('annotations', []) if not dict(one).get('was_cancelled')]
-        entities = [result['value'] for result in valid[0]['result']
-                    if 'labels' in dict(result).get('value', [])] if valid else None
-    text = data.get('text' if field is None else field)
-    check(isinstance(text, str), 'the key text, or another --text_field', data)
-    return text, tokens, None if entry.get('answer') in ('reject', 'ignore') else entities
-
-
-def read_entity(entity, text, places):
-    """(-length, start, end, type) of any tool's entity; places are those of the tool's offsets."""
-    if isinstance(entity, list) and len(entity) == 3:
-        entity = dict(zip(('start', 'end', 'label'), entity))
-    check(isinstance(entity, dict), 'a list of start, end and type', entity)
-    start, end = (entity.get(key, entity.get(f'{key}_offset')) for key in ('start', 'end'))
-    name, words = entity.get('label', entity.get('type', entity.get('labels'))), entity.get('text')
-    name = name[0] if isinstance(name, list) and len(name) == 1 else name
-    found = [start, end, name]
-    check(type(start) is type(end) is int, 'integers as offsets', found)
-    check(isinstance(name, str) and name.strip(), 'one type', found)
-    check(start in places and end in places, 'offsets of the text (see --utf16)', found)
-    inside = text[places[start]:places[end]]
-    check(not isinstance(words, str) or words.split() == inside.split(),
-          f'{words!r:.40} from {start} to {end} (see --utf16)', inside)
-    check(inside.strip(), 'an entity that has words', found)
-    check('\n' not in inside.strip(), 'an entity in one line', inside)
-    length, end = len(inside.strip()), places[start] + len(inside.rstrip())
-    return -length, end - length, end, '_'.join(name.split())
-
-
-def read_sentences(entry, args, counts):
-    """The sentences of an entry, (word, '-', tag); counts what is split or left out."""
-    text, tokens, entities = read_entry(entry, args.text_field)
-    if entities is None:
-        counts['texts'] += 1
-        return []
-    # For JavaScript, a character beyond U+FFFF is two
-    sizes = [2 if args.utf16 and char > '\uffff' else 1 for char in text]
-    places = dict(zip(accumulate(sizes, initial=0), count()))
-    # The tags of characters, and where words may begin and end; the longest entities come first
-    tags, bounds = {}, {0, len(text)}
-    for _, start, end, name in sorted(read_entity(entity, text, places) for entity in entities):
-        free = tags.keys().isdisjoint(range(start, end))
-        check(free or args.overlaps, 'no overlap of entities (see --overlaps)', [start, end, name])
-        counts['entities'] += not free
-        if free:
-            tags.update({start: f'B-{name}'} | dict.fromkeys(range(start + 1, end), f'I-{name}'))
-            bounds.update((start, end))
-    spans = [token.span() for line in re.finditer('[^\n]+', text)
-             for token in TOKEN.finditer(text, *line.span())] if tokens is None else [(0, 0)]
-    for token in tokens or []:
-        start = text.find(token, spans[-1][1])
-        check(token and start >= 0, 'tokens of the text', token)
-        spans.append((start, start + len(token)))
-    pieces = list(pairwise(sorted(bounds.union(*spans))))
-    counts['tokens'] += len(set(spans) - set(pieces) - {(0, 0)})
-    sentences = [[]]
-    for start, end in pieces:
-        if text[start:end].strip():
-            sentences[-1].append((text[start:end], '-', tags.get(start, 'O')))
-        elif '\n' in text[start:end]:
-            sentences.append([])
-    for sentence in sentences:
-        check_length(sentence)
-    return [sentence for sentence in sentences if sentence]
-
-
-def draw(parts, args):
-    """Draw parts for val.txt and test.txt by --seed: a dict of the files' names and parts."""
-    # random() gives the same numbers on all machines and in all versions of Python
-    generator = random.Random(args.seed)
-    order = sorted(range(len(parts)), key=lambda _: generator.random())
-    val, both = (round(share * len(parts)) for share in (args.val, args.val + args.test))
-    drawn = zip(SPLITS, (1, args.val, args.test), (order[both:], order[:val], order[val:both]))
-    return {name: [parts[i] for i in sorted(places)] for name, share, places in drawn if share}
-
-
 def corpus_folder(args):
-    """The folder of a new corpus; InputError if it has a corpus, or no plain name."""
-    files, most = vars(args).get('files', []), {'jsonl': 999, 'split': 1}.get(args.command, 3)
+    """The folder of a new corpus; InputError if it has one, or for files that can't be meant."""
+    files, most = vars(args).get('files', []), {'jsonl': 999, 'conllu': 3}.get(args.command, 1)
     if len({file.resolve() for file in files}) < len(files) or len(files) > most:
         raise InputError(f'expected 1 to {most} different files, found {" ".join(map(str, files))}')
+    for file in files:
+        if file.is_file() and file.read_bytes()[:3] in (b'\x1f\x8b\x08', b'PK\x03'):
+            raise InputError(f'{file}: expected text, found a .gz or .zip; unpack it first')
     # A file of Universal Dependencies is named after its corpus, as en_ewt-ud-train.conllu is
     default = args.command if args.command in SOURCES else files[0].name
     name = re.sub(r'-ud-.*|\.\w+$', '', default) if args.name is None else args.name
@@ -282,17 +158,34 @@ def corpus_folder(args):
         raise InputError(f'{folder}: has a corpus already; give another --name, or delete it')
     return folder
 
+def find_splits(files):
+    """Which of train.txt, val.txt and test.txt files are, as their names say."""
+    found = [[split for split, words in SPLITS.items()
+              if {*words.split()} & {*re.split('[-_.]', file.name.lower())}] for file in files]
+    if any(len(one) != 1 for one in found) or len(set(map(tuple, found))) < len(files):
+        raise InputError('expected one name with train, one with dev or val, and one with test, '
+                         f'found {" ".join(file.name for file in files)}')
+    return [split for split, in found]
+
+def draw(parts, args):
+    """Draw parts for val.txt and test.txt by --seed: a dict of the files' names and parts."""
+    # random() gives the same numbers on all machines and in all versions of Python
+    generator = random.Random(args.seed)
+    order = sorted(range(len(parts)), key=lambda _: generator.random())
+    val, both = (round(share * len(parts)) for share in (args.val, args.val + args.test))
+    drawn = zip(SPLITS, (1, args.val, args.test), (order[both:], order[:val], order[val:both]))
+    return {name: [parts[i] for i in sorted(places)] for name, share, places in drawn if share}
 
 def format_row(word, pos, tag):
     """The line of a word, its part of speech and entity tag, which reads back as one word."""
-    # White space is left out, since some corpora have it in numbers, 1 000; and so is a byte order
-    # mark, which would be lost where a file begins. -DOCSTART- would end the sentence
-    word = re.sub('^-DOCSTART-', '_DOCSTART_', ''.join(word.split()).lstrip('\ufeff'))
-    return ' '.join('_'.join(column.split()) or '_' for column in (word, pos, '-', tag)) + '\n'
-
+    # White space is left out, since some corpora have it in numbers, 1 000; and so are zeros and a
+    # byte order mark, which would be lost where a file begins. -DOCSTART- would end the sentence
+    word = ''.join(word.replace('\0', '').split()).lstrip('\ufeff')
+    columns = (re.sub('^-DOCSTART-', '_DOCSTART_', word), pos, '-', tag)
+    return ' '.join('_'.join(column.replace('\0', ' ').split()) or '_' for column in columns) + '\n'
 
 def write_files(folder, corpora):
-    """Write a dict of the files' names and parts, with a blank line at each end: all or none."""
+    """Write a dict of the files' names and parts, which end in a blank line: all or none."""
     # A full disk has no file name in its error, which would then be standard output's
     with file_errors(folder, 'written', ValueError):
         for name, parts in corpora.items():
@@ -303,10 +196,21 @@ def write_files(folder, corpora):
                 Path(temporary, name).write_text(''.join(parts), encoding='utf-8')
             for file in Path(temporary).iterdir():
                 file.rename(folder / file.name)
-
+    # Sentences without the last of their columns, the tags
+    found = {name: [re.sub(r'(?m)[ \t]+\S+ *$', '', sentence)
+                    for sentence in re.split(r'\n\s*\n', ''.join(parts).strip())
+                    if not sentence.startswith('-DOCSTART-')] for name, parts in corpora.items()}
+    train = set(found.pop('train.txt', ()))
+    for name, sentences in found.items():
+        if again := sum(sentence in train for sentence in sentences):
+            print(f'{folder / name}: {again:,} sentences are also in train.txt')
 
 def write_corpus(folder, corpora):
     """Write a dict of the files' names and sentences, lists of (word, pos, tag); print counts."""
+    with file_errors(folder, 'written', ValueError):
+        for words in ([row[0] for row in one] for part in corpora.values() for one in part):
+            check(len(words) <= 1000 and sum(map(len, words)) <= 10_000, 'at most 1,000 words and '
+                  '10,000 characters in a line or sentence', ' '.join(words[:20]))
     write_files(folder, {name: [''.join(format_row(*row) for row in sentence) + '\n'
                                 for sentence in part] for name, part in corpora.items()})
     for name, sentences in corpora.items():
@@ -314,66 +218,55 @@ def write_corpus(folder, corpora):
         entities = Counter(entity[0] for sentence in sentences for entity in find_entities(
             [row[2] for row in sentence if row[2] != '-']))
         parts = Counter(row[1] for sentence in sentences for row in sentence if row[1] != '-')
-        for what, counts in ((f'{entities.total():,} entities', entities),
-                             (f'{len(parts)} POS tags', parts)):
+        for what, counts in (('entities', entities), ('POS tags', parts)):
             if counts:
                 shown = [f'{tag} {times:,}' for tag, times in counts.most_common(10)]
-                print(f'  {what}:', ', '.join(shown + ['...'] * (len(counts) > 10)))
-
+                print(f'  {counts.total():,} {what}:', ', '.join(shown))
 
 def convert(args):
     """Read a corpus, downloaded or the user's own, and write it in CoNLL-2003's columns."""
     folder, files = corpus_folder(args), vars(args).get('files', [])
-    read = {'wnut17': read_wnut, 'gmb': read_gmb, 'treebank': read_nltk}.get(
-        args.command, read_conllu)
-    options = {'column': args.column} if 'column' in args else {}
+    read = {'wnut17': read_wnut, 'gmb': read_gmb, 'treebank': read_nltk}.get(args.command)
+    splits = find_splits(files) if len(files) > 1 else SPLITS
     with tempfile.TemporaryDirectory() as temporary:
         if args.command in SOURCES:
             files = fetch(args, Path(temporary)) or files or [args.command]
-        corpora = [[sentence for sentence in read(file, **options) if sentence] for file in files]
+        corpora = [[*filter(None, read(file) if read else read_conllu(file, args.column))]
+                   for file in files]
     for file, sentences in zip(files, corpora):
         if len(sentences) < (least := 10 if len(files) == 1 else 1):
             raise InputError(f'{file}: expected at least {least} sentences, found {len(sentences)}')
-        with file_errors(file, 'used', ValueError):
-            for sentence in sentences:
-                check_length(sentence)
     if len(files) == 1:  # The first 80%, then 10% and 10%
         corpora = [sentences[len(sentences) * begin // 10:len(sentences) * end // 10]
                    for begin, end in ((0, 8), (8, 9), (9, 10))]
-    write_corpus(folder, dict(zip(SPLITS, corpora)))
-
+    write_corpus(folder, dict(zip(splits, corpora)))
 
 def convert_jsonl(args):
     """Read what annotation tools have written, and write it in CoNLL-2003's columns."""
-    folder, texts, counts = corpus_folder(args), [], Counter()
-    for file in args.files:
-        entries, unit = [line.strip() for line in read_lines(plain_file(file))], 'line'
-        with file_errors(file, 'read', RecursionError, ValueError):
-            if entries[0].startswith('['):
-                entries, unit = json.loads('\n'.join(entries)), 'task'
-            check(any(entries), 'annotated texts in JSON', [])
-        for n, entry in enumerate(entries, start=1):
-            # Whatever is missing from an entry, or of another kind: KeyError, TypeError
-            with file_errors(f'{file}, {unit} {n}', 'read', KeyError, TypeError, ValueError):
-                texts.append(read_sentences(entry, args, counts) if entry != '' else [])
+    folder = corpus_folder(args)
+    texts, notes = read_annotations(args.files, args)
     drawn = {'all.txt': texts} if args.no_split else draw(list(filter(None, texts)), args)
-    write_corpus(folder, {name: list(chain.from_iterable(part)) for name, part in drawn.items()})
-    print(f'split where an entity begins or ends: {counts["tokens"]:,} tokens; left out: '
-          f'{counts["texts"]:,} texts without annotation, {counts["entities"]:,} entities')
-
+    write_corpus(folder, {name: [sentence for text in part for sentence in text]
+                          for name, part in drawn.items()})
+    for kind, text in NOTES.items():
+        if notes[kind]:
+            print(f'{len(notes[kind]):,}', text.format(', '.join(map(str, notes[kind][:3]))))
 
 def split_file(args):
     """Draw three files from one in CoNLL format, whose rows stay as they are."""
     folder, file = corpus_folder(args), args.files[0]
     # Rows of other widths, and the like, are errors; any two columns will do to find them
-    read_words_tags(plain_file(file), 0, caseless=False, word_ind=-1)
-    text, document = '\n'.join(read_lines(file)), r'(?m)^(?=-DOCSTART-(?:\s|$))'
-    parts = re.split(document if re.search(document, text) else r'\n\s*\n', text)
+    read_words_tags(file, 0, caseless=False, word_ind=-1)
+    text = '\n'.join(read_lines(file))
+    documents = len(re.findall(DOCUMENT, text))
+    if 0 < documents < 10:
+        print(f'{file}: {documents} documents are too few to draw from; sentences are drawn')
+        text = re.sub(f'{DOCUMENT}.*', '', text)
+    parts = re.split(DOCUMENT if documents >= 10 else r'\n\s*\n', text)
     drawn = draw([part.strip('\n') + '\n\n' for part in parts if part.strip()], args)
     write_files(folder, drawn)
     for name, part in drawn.items():
         print(f'{folder / name}: {len(part):,} sentences or documents')
-
 
 def prepare_glove(args):
     """Download the archive of word vectors, and take out those of 100 dimensions."""
@@ -387,56 +280,57 @@ def prepare_glove(args):
     archive.unlink()
     print(f'to use these vectors: --emb_file {path}')
 
-
 def check_conll2003(args):
     """Compare the user's copy with the published counts."""
     wrong = 0
     for names, published in CONLL2003.items():
-        paths = [args.folder / name for name in names if (args.folder / name).exists()]
-        if not paths:
-            raise InputError(f'{args.folder}: expected a file {" or ".join(names)}, found none')
-        words, tags = read_words_tags(plain_file(paths[0]), 3, caseless=False)
+        path, other = (args.folder / name for name in names)
+        path = path if path.exists() else other
+        words, tags = read_words_tags(path, 3, caseless=False)
         entities = Counter(entity[0] for row in tags for entity in find_entities(row))
-        found = (f'{len(words):,} sentences', f'{sum(map(len, words)):,} tokens',
-                 f'{entities.total():,} entities', f'types {", ".join(sorted(entities))}')
-        for what, right in zip(found, (*published, 'types LOC, MISC, ORG, PER')):
-            wrong += what != right
-            print(f'{paths[0]}: {what},', 'as published' if what == right else f'expected {right}')
+        found = (f'{len(words):,} sentences, {sum(map(len, words)):,} tokens, '
+                 f'{entities.total():,} entities, types {", ".join(sorted(entities))}')
+        right = f'{published}, types LOC, MISC, ORG, PER'
+        wrong += found != right
+        print(f'{path}: {found},', 'as published' if found == right else f'expected {right}')
     sys.stdout.flush()  # If nobody can read the figures, that is the error
     if wrong:
-        raise InputError(f'{args.folder}: {wrong} of these figures are not as published')
-
+        raise InputError(f'{args.folder}: {wrong} of the files are not as published')
 
 COMMANDS = {
-    'ewt': (convert, 'UD English-EWT: parts of speech', '--mirror --name --output_dir'),
+    'ewt': (convert, 'UD English-EWT: parts of speech', '--mirror --column --name --output_dir'),
     'wnut17': (convert, 'WNUT 2017: emerging entities', '--mirror --name --output_dir'),
     'gmb': (convert, 'Groningen Meaning Bank, from ner_dataset.csv', 'files --name --output_dir'),
     'glove': (prepare_glove, 'GloVe 6B word vectors, 100 dimensions', '--mirror --output_dir'),
     'treebank': (convert, "NLTK's Penn Treebank sample (pip install nltk)", '--name --output_dir'),
     'conllu': (convert, 'any Universal Dependencies corpus', 'files --column --name --output_dir'),
-    'jsonl': (convert_jsonl, 'annotations of doccano, Prodigy, Label Studio, inference.py', 'files '
-              '--val --test --seed --no-split --text_field --overlaps --utf16 --name --output_dir'),
-    'split': (split_file, 'split one CoNLL file by sentence, or by document if it has -DOCSTART-',
+    'jsonl': (convert_jsonl, 'annotations of doccano, Prodigy, Label Studio, Argilla, brat (a '
+              'folder), spaCy, Hugging Face, inference.py', 'files --tokenizer --text_field '
+              '--tag_names --utf16 --overlaps --join_lines --yes_no --val --test --seed --no-split '
+              '--name --output_dir'),
+    'split': (split_file, 'split one CoNLL file by sentence, or document if it has ten or more',
               'files --val --test --seed --name --output_dir'),
     'conll2003': (check_conll2003, 'check your own copy of CoNLL-2003', 'folder'),
 }
-SHARE = in_range(float, 0, 1)
+SHARE = {'type': in_range(float, 0, 1), 'default': 0.1, 'help': 'share to draw (default: 0.1)'}
 ARGUMENTS = {
     'files': {'type': Path, 'nargs': '+', 'metavar': 'FILE', 'help': 'to read; one alone is split'},
     'folder': {'type': Path, 'help': 'where eng.train, eng.testa and eng.testb are'},
     '--column': {'choices': ('xpos', 'upos'), 'default': 'xpos', 'help': 'tags (default: xpos)'},
+    '--join_lines': {'action': 'store_true', 'help': 'read each text as a single line'},
     '--mirror': {'help': 'address of a folder that has the files of this source'},
     '--name': {'help': "folder of the corpus (default: CORPUS, or the file's name up to -ud-)"},
     '--no-split': {'action': 'store_true', 'help': 'write one file, all.txt'},
     '--overlaps': {'choices': ('longest',), 'help': 'of entities that overlap keep the longest'},
     '--seed': {'type': int, 'default': 0, 'help': 'another one draws others (default: 0)'},
-    '--test': {'type': SHARE, 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
+    '--tag_names': {'help': "names of tags that are numbers, as O,B-PER,I-PER, in their order"},
     '--text_field': {'help': "text's key (default: text, or a task's only string)"},
+    '--tokenizer': {'choices': tuple(TOKENIZERS), 'default': 'words', 'help': "as train.py's"},
     '--utf16': {'action': 'store_true', 'help': 'offsets count as JavaScript does'},
-    '--val': {'type': SHARE, 'default': 0.1, 'help': 'share to draw (default: 0.1)'},
+    '--val': SHARE, '--test': SHARE,
+    '--yes_no': {'action': 'store_true', 'help': "take what Prodigy's yes or no leaves open as O"},
     '--output_dir': {'type': Path, 'default': Path(__file__).parent, 'help': 'instead of data/'},
 }
-
 
 def main(argv):
     """Prepare what the command line says."""
@@ -448,7 +342,6 @@ def main(argv):
             command.add_argument(argument, **ARGUMENTS[argument])
     args = parser.parse_args(argv)
     COMMANDS[args.command][0](args)
-
 
 if __name__ == '__main__':
     run_main(main)

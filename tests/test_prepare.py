@@ -125,7 +125,7 @@ def names(folder):
 @pytest.mark.parametrize('corpus', ['ewt', 'wnut17'])
 def test_the_published_files_become_the_real_corpora(corpus, tmp_path, capsys):
     server = Server()
-    for name in prepare.SOURCES[corpus][3]:
+    for name in prepare.SOURCES[corpus][3:]:
         path = SHARED / 'raw' / name
         server.files[name] = (path.read_bytes() if path.exists()
                               else gzip.decompress((SHARED / 'raw' / f'{name}.gz').read_bytes()))
@@ -213,6 +213,8 @@ def test_ewt(server, tmp_path):
     assert names(tmp_path) == ['ewt/test.txt', 'ewt/train.txt', 'ewt/val.txt']
     for name in prepare.SPLITS:
         assert (tmp_path / 'ewt' / name).read_text() == CONLL
+    assert ewt(server, tmp_path, '--column', 'upos', '--name', 'upos') is None
+    assert (tmp_path / 'upos' / 'val.txt').read_text().startswith('I PRON - -\nca AUX - -\n')
 
 
 def test_a_bad_download_of_ewt_leaves_nothing(server, tmp_path):
@@ -300,7 +302,7 @@ def test_gmb(tmp_path, capsys):
             for name in prepare.SPLITS] == [16, 2, 2]
     output = capsys.readouterr().out
     assert 'note: the published file has another SHA-256 sum, 83257dd9' in output
-    assert 'train.txt: 16 sentences, 20 tokens\n  1 entities: geo 1\n  6 POS tags: NN 15' in output
+    assert 'train.txt: 16 sentences, 20 tokens\n  1 entities: geo 1\n  20 POS tags: NN 15' in output
 
 
 @needs_shared
@@ -316,14 +318,14 @@ def test_all_of_gmb(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('table, message', [
-    ('Word,Tag\nLondon,B-geo\n', "line 1: expected 'Sentence #,Word,POS,Tag', in cp1252, found "
+    ('Word,Tag\nLondon,B-geo\n', "line 1: expected Sentence #,Word,POS,Tag in UTF-8, found "
                                  "'Word,Tag'"),
-    (GMB + ',in,IN\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found ',in,IN'"),
-    (GMB + ',in,,O\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found ',in,,O'"),
-    (GMB + f',{200_000 * "x"},NN\n', "line 8: expected 'Sentence #,Word,POS,Tag', in cp1252, found "
+    (GMB + ',in,IN\n', "line 8: expected Sentence #,Word,POS,Tag in UTF-8, found ',in,IN'"),
+    (GMB + ',in,,O\n', "line 8: expected Sentence #,Word,POS,Tag in UTF-8, found ',in,,O'"),
+    (GMB + f',{200_000 * "x"},NN\n', "line 8: expected Sentence #,Word,POS,Tag in UTF-8, found "
                                      f"',{79 * 'x'}'"),
     (GMB, 'ner_dataset.csv: expected at least 10 sentences, found 2'),
-    ('', "line 1: expected 'Sentence #,Word,POS,Tag', in cp1252, found ''"),
+    ('', "line 1: expected Sentence #,Word,POS,Tag in UTF-8, found ''"),
 ])
 def test_a_bad_gmb_is_refused(table, message, tmp_path):
     (tmp_path / 'ner_dataset.csv').write_text(table, encoding='cp1252')
@@ -336,6 +338,47 @@ def test_a_gmb_in_another_encoding_is_refused(tmp_path):
     (tmp_path / 'ner_dataset.csv').write_bytes(GMB.encode('cp1252') + b',a\x81,NN,O\n')
     assert 'line 8: expected ' in run('gmb', tmp_path / 'ner_dataset.csv', '--name', 'x',
                                       '--output_dir', tmp_path)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'cp1252'])
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_a_gmb_that_was_saved_again(encoding, end, tmp_path):
+    table = GMB.replace('London', 'Zo\u00eb\u2019s').replace('Thousands', 'na\u00efve')
+    table += ''.join(f'Sentence: {i},a,NN,O\n' for i in range(3, 21))
+    (tmp_path / 'x.csv').write_bytes(table.replace('\n', end).encode(encoding))
+    assert run('gmb', tmp_path / 'x.csv', '--output_dir', tmp_path) is None
+    assert (tmp_path / 'gmb' / 'train.txt').read_text(encoding='utf-8').startswith(
+        'na\u00efve NNS - O\nin IN - O\nZo\u00eb\u2019s NNP - B-geo\n')
+
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be', 'utf-32'])
+def test_a_gmb_in_utf16_is_refused(encoding, tmp_path):
+    (tmp_path / 'x.csv').write_bytes(GMB.encode(encoding))
+    assert run('gmb', tmp_path / 'x.csv', '--output_dir', tmp_path).startswith(
+        f'error: {tmp_path}/x.csv, line 1: expected Sentence #,Word,POS,Tag in UTF-8, found ')
+
+
+@pytest.mark.parametrize('files, made', [
+    (['en_ewt-ud-dev.conllu', 'en_ewt-ud-test.conllu', 'en_ewt-ud-train.conllu'], 'vtT'),
+    (['a.TEST.conllu', 'Train_a.conllu'], 'tT'), (['test.conllu', 'valid.conllu'], 'tv'),
+    (['devel-x.conllu', 'x-train-y.conllu'], 'vT'), (['validation.txt', 'train.txt'], 'vT'),
+    (['trains.conllu', 'dev.conllu'], None), (['x.conllu', 'y.conllu'], None),
+    (['x-dev.conllu', 'x-val.conllu'], None), (['train-dev.conllu', 'x-test.conllu'], None),
+    (['attest.conllu', 'train.conllu', 'dev.conllu'], None)])
+def test_the_files_of_conllu_are_what_their_names_say(files, made, tmp_path):
+    """In whatever order the shell has them."""
+    paths = [tmp_path / name for name in files]
+    for path, letter in zip(paths, made or 'vtT'):
+        path.write_text(f'1\t{letter}\t_\tX\tX\t_\t0\troot\t_\t_\n')
+    found = run('conllu', *paths, '--name', 'made', '--output_dir', tmp_path)
+    if made is None:
+        assert found == ('error: expected one name with train, one with dev or val, and one with '
+                         f'test, found {" ".join(files)}')
+    else:
+        assert found is None
+        assert {name: (tmp_path / 'made' / name).read_text()[0]
+                for name in names(tmp_path / 'made')} == {
+            {'T': 'train.txt', 'v': 'val.txt', 't': 'test.txt'}[letter]: letter for letter in made}
 
 
 def test_conllu(tmp_path, capsys):
@@ -351,7 +394,7 @@ def test_conllu(tmp_path, capsys):
     assert run(*other) is None
     assert (tmp_path / 'other' / 'val.txt').read_text() == (
         "I PRON - -\nca AUX - -\nn't PART - -\n# SYM - -\n\n")
-    assert '4 POS tags' in capsys.readouterr().out
+    assert '4 POS tags: ' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('text, message', [
@@ -365,17 +408,26 @@ def test_conllu(tmp_path, capsys):
      'found ' + repr(40 * 'I\t')),
     ('', ': expected at least 1 sentences, found 0'),
     ('# a comment\n\n', ': expected at least 1 sentences, found 0'),
-    ('1\tRain\tRain\tNOUN\tNN\t_\t0\troot\t_\t_\n' * 1001, 'cannot be used: expected at most 1,000 '
-     f"words and 10,000 characters in a line or sentence, found '{'Rain ' * 15}Rain"),
     ('\udcff', 'line 1: expected UTF-8, found the byte 0xff'),
 ])
 def test_a_bad_conllu_is_refused(text, message, tmp_path):
-    bad, good = tmp_path / 'bad.conllu', tmp_path / 'good.conllu'
+    bad, good = tmp_path / 'bad-dev.conllu', tmp_path / 'good-train.conllu'
     bad.write_text(text, errors='surrogateescape')
     good.write_text(CONLLU)
     found = run('conllu', good, bad, '--output_dir', tmp_path)
     assert found.startswith(f'error: {bad}') and found.endswith(message)
-    assert names(tmp_path) == ['bad.conllu', 'good.conllu']
+    assert names(tmp_path) == ['bad-dev.conllu', 'good-train.conllu']
+
+
+def test_a_long_sentence_is_refused(tmp_path):
+    path = tmp_path / 'x-dev.conllu'
+    for line, end in (('1\tRain\tRain\tNOUN\tNN\t_\t0\troot\t_\t_\n' * 1001, f'{"Rain " * 15}Rain'),
+                      (f'1\t{"x" * 10_001}\tx\tNOUN\tNN\t_\t0\troot\t_\t_\n', 'x' * 79)):
+        path.write_text(CONLLU * 10 + line)
+        assert run('conllu', path, '--output_dir', tmp_path) == (
+            f'error: {tmp_path}/x-dev: cannot be written: expected at most 1,000 words and 10,000 '
+            f"characters in a line or sentence, found '{end}")
+    assert names(tmp_path) == ['x-dev.conllu']
 
 
 def test_the_files_of_conllu(tmp_path):
@@ -406,12 +458,8 @@ def pack(data, path):
 def test_a_packed_file_is_named(suffix, tmp_path):
     conllu = pack(CONLLU.encode() * 5, tmp_path / f'x.conllu.{suffix}')
     table = pack(GMB.encode('cp1252'), tmp_path / f'ner_dataset.csv.{suffix}')
-    for name in ('eng.train', 'eng.testa', 'eng.testb'):
-        pack(b'U.N. NNP I-NP I-ORG\n', tmp_path / f'{name}.{suffix}').rename(tmp_path / name)
-    output = ('--output_dir', tmp_path)
-    for path, command in ((conllu, ('conllu', conllu, *output)), (table, ('gmb', table, *output)),
-                          (tmp_path / 'eng.train', ('conll2003', tmp_path))):
-        assert run(*command) == (
+    for path, command in ((conllu, 'conllu'), (table, 'gmb'), (conllu, 'split'), (table, 'jsonl')):
+        assert run(command, path, '--output_dir', tmp_path) == (
             f'error: {path}: expected text, found a .gz or .zip; unpack it first')
 
 
@@ -575,8 +623,11 @@ def test_conll2003(tmp_path, monkeypatch, capsys):
     for name in ('eng.train', 'eng.testa', 'eng.testb'):
         (tmp_path / name).write_text(text)
     assert run('conll2003', tmp_path) == (
-        f'error: {tmp_path}: 12 of these figures are not as published')
-    assert 'eng.train: 2 sentences, expected 14,041 sentences\n' in capsys.readouterr().out
+        f'error: {tmp_path}: 3 of the files are not as published')
+    output = capsys.readouterr().out
+    assert ('eng.train: 2 sentences, 5 tokens, 4 entities, types LOC, ORG, PER, expected 14,041 '
+            in output)
+    assert output.count('entities, types LOC, MISC, ORG, PER\n') == 3
 
     # The scheme does not matter: this is IOB1, with two persons side by side
     (tmp_path / 'eng.testa').rename(tmp_path / 'val.txt')
@@ -584,23 +635,36 @@ def test_conll2003(tmp_path, monkeypatch, capsys):
     for name in ('eng.train', 'val.txt', 'eng.testb'):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(prepare, 'CONLL2003', {
-        names: ('2 sentences', '6 tokens', '5 entities') for names in prepare.CONLL2003})
+        names: '2 sentences, 6 tokens, 5 entities' for names in prepare.CONLL2003})
     assert run('conll2003', tmp_path) is None
     output = capsys.readouterr().out
-    assert 'val.txt: types LOC, MISC, ORG, PER, as published\n' in output
-    assert 'eng.testb: 5 entities, as published\n' in output
+    for name in ('eng.train', 'val.txt', 'eng.testb'):
+        assert (f'{name}: 2 sentences, 6 tokens, 5 entities, types LOC, MISC, ORG, PER, as '
+                'published\n' in output)
 
     (tmp_path / 'val.txt').write_text(text.replace('I-LOC', 'I-GPE'))
-    assert run('conll2003', tmp_path).endswith(': 1 of these figures are not as published')
-    assert 'types GPE, MISC, ORG, PER, expected types LOC, MISC' in capsys.readouterr().out
+    assert run('conll2003', tmp_path).endswith(': 1 of the files are not as published')
+    assert 'types GPE, MISC, ORG, PER, expected 2 sentences, 6 ' in capsys.readouterr().out
     (tmp_path / 'val.txt').write_text('U.N. I-ORG\n')
     assert run('conll2003', tmp_path).endswith(
         "val.txt, line 1: expected at least 4 columns, found 'U.N. I-ORG'")
     (tmp_path / 'eng.testb').unlink()
     (tmp_path / 'val.txt').write_text(text)
     assert run('conll2003', tmp_path) == (
-        f'error: {tmp_path}: expected a file eng.testb or test.txt, found none')
+        f'error: {tmp_path}/test.txt: cannot be read: No such file or directory')
 
 
 def test_a_mistake_on_the_command_line():
     assert "invalid choice: 'conll2004'" in run('conll2004')
+
+
+def test_a_gmb_whose_first_column_was_filled_in(tmp_path):
+    """As pandas does it with fillna; line ends of any kind are the same."""
+    rows = [f'Sentence: {n},{word},NN,O' for n in range(10) for word in ('a', 'b')]
+    for end in ('\n', '\r'):
+        (tmp_path / 'table.csv').write_bytes(end.join(
+            ['Sentence #,Word,POS,Tag', *rows, '']).encode())
+        assert run('gmb', tmp_path / 'table.csv', '--name', f'x{ord(end)}',
+                   '--output_dir', tmp_path) is None
+        words, _ = read_words_tags(tmp_path / f'x{ord(end)}' / 'train.txt', 1, caseless=False)
+        assert words == [['a', 'b']] * 8
