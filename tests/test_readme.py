@@ -19,7 +19,8 @@ SCRIPTS = ('models.py', 'datasets.py', 'utils.py', 'train.py', 'inference.py', '
 def checkout(tmp_path_factory):
     """A copy of the project, with files of one's own and a small model that train.py has left."""
     folder = tmp_path_factory.mktemp('checkout')
-    for name in (*SCRIPTS, 'data/sample', 'data/prepare.py', 'img/page.html', 'tests'):
+    for name in (*SCRIPTS, 'data/sample', 'data/prepare.py', 'data/annotations.py', 'img/page.html',
+                 'tests'):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (folder / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, folder / name)
@@ -29,9 +30,9 @@ def checkout(tmp_path_factory):
     (folder / 'my' / 'vectors.txt').write_text('the 0 1 2 3 4 5\nin 5 4 3 2 1 0\n')
     (folder / 'my' / 'news.txt').write_text('Dunston checks in.\n\nAmara Okafor flew to Oslo.\n')
     # As doccano writes them
-    entry = json.dumps({'text': 'Amara Okafor flew to Oslo.',
-                        'label': [[0, 12, 'PER'], [21, 25, 'LOC']]})
-    (folder / 'my' / 'annotations.jsonl').write_text(30 * f'{entry}\n')
+    entries = [json.dumps({'text': f'Amara Okafor flew to Oslo on day {n}.',
+                           'label': [[0, 12, 'PER'], [21, 25, 'LOC']]}) for n in range(30)]
+    (folder / 'my' / 'annotations.jsonl').write_text('\n'.join(entries) + '\n')
     run([*small('python train.py'), '--output_dir', '.'], folder)
     return folder
 
