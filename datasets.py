@@ -9,6 +9,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -37,12 +38,24 @@ class Batch(NamedTuple):
     def to(self, device):
         """Move all but the two lengths: trimming and packing need those on the CPU."""
         # A GPU is not waited for, if a DataLoader has pinned the tensors
-        moved = [field if field is None else field.to(device, non_blocking=True)
-                 for field in self[:6]]
+        moved = [one if one is None else one.to(device, non_blocking=True) for one in self[:6]]
         return Batch(*moved, self.wmap_lengths, self.cmap_lengths)
 
+def make_batch(sentences):
+    """Put sentences, which have the same fields without the dimension N, into a Batch."""
+    *fields, words, chars = zip(*sentences)
+    padded = [None if rows[0] is None else pad(rows) for rows in fields]
+    return Batch(*padded, torch.tensor(words), torch.tensor(chars))
+
+def pad(rows):
+    """Fill up rows of int with 0 to the longest: an (N, L) LongTensor."""
+    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for n, row in enumerate(rows):
+        padded[n, :len(row)] = row
+    return torch.from_numpy(padded)
+
 class WCDataset(Dataset):
-    """The words and characters of sentences, made from the fields of one big, padded Batch."""
+    """The words and characters of sentences: a big Batch's fields, or rows, still without pads."""
     def __init__(self, *fields, **named_fields):
         self.sentences = Batch(*fields, **named_fields)
 
@@ -51,15 +64,16 @@ class WCDataset(Dataset):
 
     def __getitem__(self, i):
         """A trimmed Batch for a list of indices; a sentence, without the dimension N, for one."""
-        chosen = Batch(*(None if tensor is None else tensor[i] for tensor in self.sentences))
-        return chosen.trim() if isinstance(i, list) else chosen
+        if isinstance(i, list):
+            return make_batch([self[j] for j in i]).trim()
+        return Batch(*(field if field is None else field[i] for field in self.sentences))
 
 class SimilarLengthSampler(Sampler):
     """Deals sentences out in batches of similar length, each sentence once an epoch.
 
-    Neighbors have the same number of words and similar numbers of characters, so that a batch has
-    hardly any pads. The order depends on seed and epoch alone. A batch has batch_size sentences for
-    each process; the last is repeated where shares would differ.
+    Neighbors have the same number of words and similar numbers of characters. The order depends on
+    seed and epoch alone. A batch has batch_size sentences for each process; the last is repeated
+    where shares would differ.
     """
     def __init__(self, wmap_lengths, cmap_lengths, batch_size, seed=0, rank=0, processes=1):
         self.wmap_lengths, self.cmap_lengths = wmap_lengths, cmap_lengths

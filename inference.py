@@ -18,7 +18,7 @@ from tqdm import tqdm
 from models import LM_LSTM_CRF
 from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
                    find_entities, in_range, load_checkpoint, log_sum_exp, print_scores, read_corpus,
-                   real_words, run_main, score_rows, word_starts, write_tags)
+                   real_words, run_main, score_rows, split_lines, word_starts, write_tags)
 
 IMPOSSIBLE = -1e6  # the mask at illegal transitions; finite, so that no difference becomes NaN
 
@@ -26,17 +26,17 @@ class ViterbiDecoder(nn.Module):
     """Finds the best legal sequence of tags, and the probabilities of tags and entities.
 
     The scheme is 'iobes', 'iob2', or None for other tags. Scores are the CRF's, (N, L_w, m, m);
-    lengths are numbers of words, with <end>, (N,), on the CPU. To compute them once, sums, what
-    forward_backward returns, may be handed to the others.
+    lengths are numbers of words, with <end>, (N,), on the CPU; sums are forward_backward's.
     """
     def __init__(self, tag_map, scheme=None):
         super().__init__()
+        if scheme not in ('iobes', 'iob2', None):
+            raise ValueError(f"expected the scheme 'iobes', 'iob2' or None, found {scheme!r}")
         self.tag_map, self.scheme = tag_map, scheme
         self.start, self.end = tag_map['<start>'], tag_map['<end>']
         # (m, m), previous tags in rows and current tags in columns, as in the scores
-        legal = [[may_follow(previous, current, scheme) for current in tag_map]
-                 for previous in tag_map]
-        self.register_buffer('mask', torch.where(torch.tensor(legal), 0.0, IMPOSSIBLE))
+        legal = torch.tensor([[may_follow(a, b, scheme) for b in tag_map] for a in tag_map])
+        self.register_buffer('mask', torch.where(legal, 0.0, IMPOSSIBLE))
         # (m,), which tags begin an entity and which continue one; (m, types), of which type
         names = [name if scheme else '' for name in tag_map]
         self.types = sorted({name[2:] for name in names if '-' in name})
@@ -47,7 +47,7 @@ class ViterbiDecoder(nn.Module):
 
     def decode(self, scores, lengths):
         """Find the best legal tags, (N, L_w), <end> at the last place and at the pads (Viterbi)."""
-        _, backpointers = self.trellis(scores + self.mask, lengths)
+        _, backpointers = self.trellis(scores, lengths)
         # The last tag is <end>; from there, trace back each tag to the one before it: (N,)
         tag = torch.full_like(backpointers[0][:, 0], self.end)
         tags = [tag]
@@ -56,22 +56,26 @@ class ViterbiDecoder(nn.Module):
             tags.append(tag)
         return torch.stack(tags[::-1], dim=1)
 
-    def trellis(self, scores, lengths):
-        """Extend the best sequences word by word: the loop of ViterbiLoss, with max for its sum.
+    def each_word(self, scores):
+        """The scores at each word, (N, m, m); ValueError for NaN or what outweighs the mask."""
+        if not scores.is_meta and not 2 * scores.size(1) * scores.max() < -IMPOSSIBLE:
+            raise InputError(f'expected scores far below {-IMPOSSIBLE:.0f}, found {scores.max()}')
+        return scores.unbind(dim=1)
 
-        Returns two lists with, for each word, (N, m) cumulative scores of the best sequences that
-        end in each tag, and (N, m) backpointers, the tags before. Add the mask to the scores first.
+    def trellis(self, scores, lengths):
+        """Extend the best legal sequences word by word: ViterbiLoss's loop, with max for its sum.
+
+        Returns lists of (N, m): at each word, the scores of the best sequences that end in each
+        tag, and backpointers, the tags before.
         """
         real = real_words(lengths, scores.size(1), scores.device)
-        # (N, m, m) for each word
-        at_word = scores.unbind(dim=1)
+        at_word = self.each_word(scores)
         # The tag before the first word is <start>: (N, m)
-        cumulative = at_word[0][:, self.start]
+        cumulative = (at_word[0] + self.mask)[:, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
         for t in range(1, len(at_word)):
-            # The current tags of the last step are the previous tags of this one, so they must run
-            # down the rows: (N, m, 1) + (N, m, m) -> (N, m)
-            extended, previous = (cumulative.unsqueeze(2) + at_word[t]).max(dim=1)
+            # Previous tags run down the rows, as in ViterbiLoss: (N, m, 1) + (N, m, m) -> (N, m)
+            extended, previous = (cumulative.unsqueeze(2) + at_word[t] + self.mask).max(dim=1)
             # A sentence that is over keeps its scores, and stays at <end>
             cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
             steps.append(cumulative)
@@ -86,17 +90,18 @@ class ViterbiDecoder(nn.Module):
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to each tag and after it, (N, L_w, m); log Z, (N,)."""
         real = real_words(lengths, scores.size(1), scores.device)
-        at_word = (scores.double() + self.mask).unbind(dim=1)
-        forward = [at_word[0][:, self.start]]
+        # A word at a time in double precision, since the whole would take much memory
+        at_word, mask = self.each_word(scores), self.mask.double()
+        forward = [(at_word[0] + mask)[:, self.start]]
         for t in range(1, len(at_word)):
-            forward.append(log_sum_exp(forward[-1].unsqueeze(2) + at_word[t], dim=1))
+            forward.append(log_sum_exp(forward[-1].unsqueeze(2) + (at_word[t] + mask), dim=1))
         # The last tag is <end>, and nothing continues from there: (N, m)
         at_end = torch.full_like(forward[0], IMPOSSIBLE)
         at_end[:, self.end] = 0
         backward = [at_end]
         for t in range(len(at_word) - 1, 0, -1):
             # (N, m, m) + (N, 1, m) -> (N, m), over the current tags; at a pad, start over
-            extended = log_sum_exp(at_word[t] + backward[-1].unsqueeze(1), dim=2)
+            extended = log_sum_exp((at_word[t] + mask) + backward[-1].unsqueeze(1), dim=2)
             backward.append(torch.where(real[:, t].unsqueeze(1), extended, at_end))
         backward.reverse()
         log_z = log_sum_exp(forward[0] + backward[0], dim=1)
@@ -106,15 +111,13 @@ class ViterbiDecoder(nn.Module):
         """Find every entity with a probability of `least` or more, on the best path or not.
 
         P(exactly w words) = P(at least w words) - P(at least w + 1) (Culotta and McCallum, 2004).
-        Returns for each sentence a list of (type, first word, last word + 1, probability). Such
-        entities, without the probability, limit the search to their places as `only`.
+        Returns lists of (type, first word, last word + 1, probability) for each sentence. Lists of
+        such entities, without the probability, limit the search to their places as `only`.
         """
         forward, backward, log_z = sums or self.forward_backward(scores, lengths)
-        scores = scores.double() + self.mask
         if only is None:
-            only = [[('', first, length - 1) for first in range(length - 1)]
-                    for length in lengths.tolist()]
-        places = [(i, start, stop) for i, row in enumerate(only) for _, start, stop in row]
+            only = [[('', i, size - 1) for i in range(size - 1)] for size in lengths.tolist()]
+        places = [(n, first, end) for n, row in enumerate(only) for _, first, end in row]
         # R runs of words, each in a sentence n, from a first word up to at most an end: (R,)
         n, first, end = torch.tensor(places, dtype=torch.long, device=scores.device).view(-1, 3).T
         last, found = first, [[] for _ in lengths]
@@ -123,13 +126,13 @@ class ViterbiDecoder(nn.Module):
         # (R, m) @ (m, types) -> (R, types)
         at_least = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
         while len(n) > 0:
-            # A longer run is less probable than a shorter one
+            # A longer run is never more probable: one below `least` won't get above it
             kept = (at_least >= least).any(dim=1) & (last < end)
             n, first, last, end = n[kept], first[kept], last[kept], end[kept]
             run, at_least = run[kept], at_least[kept]
             # One word more, which continues the entity: (R, m, 1) + (R, m, m) -> (R, m)
             last = last + 1
-            run = log_sum_exp(run.unsqueeze(2) + scores[n, last], dim=1)
+            run = log_sum_exp(run.unsqueeze(2) + (scores[n, last] + self.mask.double()), dim=1)
             run = run.masked_fill(~self.continues, IMPOSSIBLE)
             longer = (run + backward[n, last] - log_z[n, None]).exp() @ self.has_type
             exactly, at_least = (at_least - longer).clamp(0, 1), longer
@@ -147,66 +150,77 @@ class ViterbiDecoder(nn.Module):
         """The probability of exactly each (type, first word, last word + 1): lists of lists."""
         found = self.candidates(scores, lengths, 0, sums, entities)
         exactly = [{one[:3]: one[3] for one in row} for row in found]
-        return [[p.get(one, 0.0) for one in row] for row, p in zip(entities, exactly)]
+        return [[known.get(one, 0.0) for one in row] for row, known in zip(entities, exactly)]
 
 def choose(candidates, threshold):
     """Choose entities that don't overlap, with the largest sum of probability - threshold.
 
-    Keeping one adds its probability to the expected number of right ones, which raises F1 = 2 right
-    / (found + labeled) if it is above half of the best F1 (Ye et al., 2012; Lipton et al., 2014).
+    For the best F1, the threshold is half of that F1 (Ye et al., 2012; Lipton et al., 2014).
     """
-    # As in Viterbi's algorithm: the worth and the entities of the best choice up to each place
-    best = [(0.0, [])]
-    for name, first, end, p in sorted(candidates, key=lambda candidate: candidate[2]):
+    # As in Viterbi's algorithm: the worth of the best choice up to each place, its last entity, and
+    # the choice before
+    best = [(0.0, ())]
+    for entity in sorted(candidates, key=lambda entity: entity[2]):
+        _, first, end, p = entity
         best += [best[-1]] * (end + 1 - len(best))
         worth, before = best[first]
         if worth + p - threshold > best[end][0]:
-            best[end] = worth + p - threshold, [*before, (name, first, end, p)]
-    return best[-1][1]
+            best[end] = worth + p - threshold, (entity, before)
+    chosen, (_, rest) = [], best[-1]
+    while rest:
+        entity, rest = rest
+        chosen.append(entity)
+    return chosen[::-1]
 
 def may_follow(previous, current, scheme):
     """Whether the current tag may follow the previous one; scheme is 'iobes', 'iob2' or None."""
     if current == '<start>' or previous == '<end>':
         return False
-    if scheme is None:
-        return True
     # I and E continue an entity of their type, and in IOBES a begun entity has to be continued
-    if current[:2] in ('I-', 'E-'):
+    if scheme and current[:2] in ('I-', 'E-'):
         return previous[:2] in ('B-', 'I-') and previous[2:] == current[2:]
-    return scheme == 'iob2' or previous[:2] not in ('B-', 'I-')
+    return scheme != 'iobes' or previous[:2] not in ('B-', 'I-')
 
 def name_tags(tags, lengths, tag_map):
     """The names of tag indices, (N, L_w), without <end>: a list for each sentence."""
-    names = list(tag_map)
-    return [[names[tag] for tag in row[:length - 1]]
-            for row, length in zip(tags.tolist(), lengths.tolist())]
+    names, rows = list(tag_map), zip(tags.tolist(), lengths.tolist())
+    return [[names[tag] for tag in row[:length - 1]] for row, length in rows]
 
 # --- Tagging text ---
 WINDOW = 2048  # sentences that are read and tagged together
-MOST_WORDS, MOST_CHARS = 1000, 100  # words in a piece of a longer sentence, letters read of a word
+MOST_WORDS, OVERLAP, STEP = 1000, 100, 900  # words of a long sentence's pieces, which overlap
+MOST_CELLS = 16_000_000  # words times tags times tags of a batch
 CANDIDATE = 0.05  # the least probability of an entity in tables, lists of mistakes and pages
 
-# A character of a word: no white space, punctuation or symbol of any script, ideograph or emoji
-W = (r'[^\s!-/:-@\[-^`{-~\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf'
-     r'\u00d7\u00f7\u055a-\u055f\u0589\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u0f0d-\u0f12'
-     r'\u104a-\u104f\u1361-\u1368\u17d4-\u17d6\u17d8-\u17da\u2010-\u2027\u2030-\u205e\u20a0-\u20cf'
-     r'\u2116\u2122\u2190-\u2bff\u3001-\u3004\u3008-\u3020\u3030\u30fb\uff01-\uff0f\uff1a-\uff20'
-     r'\uff3b-\uff40\uff5b-\uff65\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff]')
+# Non-ASCII punctuation, symbols of any script, ideographs and emoji; characters of words are others
+SIGNS = (r'\u00a1-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7'
+         r'\u055a-\u055f\u0589\u05be\u060c\u061b\u061f\u06d4\u0964\u0965\u0f0d-\u0f12\u104a-\u104f'
+         r'\u1361-\u1368\u17d4-\u17d6\u17d8-\u17da\u2010-\u2027\u2030-\u205e\u20a0-\u20cf\u2116'
+         r'\u2122\u2190-\u2bff\u3001-\u3004\u3008-\u3020\u3030\u30fb\uff01-\uff0f\uff1a-\uff20'
+         r'\uff3b-\uff40\uff5b-\uff65\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001f000-\U0003ffff')
+# Signs that nobody sees, like marks of direction, may be inside a token, but not at its edges
+HIDDEN = r'\u00ad\u061c\u180e\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb'
+SPACE = r'\s\u200b'
+W = rf'[^{SPACE}{HIDDEN}!-/:-@\[-^`{{-~{SIGNS}]'  # a character of a word
 # Accents, colors of emoji and the like belong to the sign before them
 MARK = r'[\u0300-\u036f\u20d0-\u20f0\ufe00-\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e01ef]'
+SEEN, FLAG = rf'[^{SPACE}{HIDDEN}]', r'[\U0001f1e6-\U0001f1ff]{2}'
+SIGN = rf'{SEEN}{MARK}*(?:\u200d(?!{W}){SEEN}{MARK}*)*'
 ENDINGS, NOT = rf'(?i:s|m|d|re|ve|ll)(?!{W})', rf"(?i:n['\u2019]t)(?!{W})"
-ABBREVIATIONS = ('Mrs?|Ms|Dr|Prof|Sts?|Mt|Ft|Gen|Col|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|Gov|Sen|Re[pv]|'
-                 'Hon|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|Ave|Blvd|Jan|Feb|Mar|Apr|Ju[nl]|Aug|'
-                 'Sept?|Oct|Nov|Dec')
-# 5p.m., U.S.; 1/2, O'Brien; and what may follow them: -led, &T
+ABBREVIATIONS = ('Mrs?|Ms|Dr|Sts?|Mt|Ft|Ltd?|Sgt|Capt|Maj|Cmdr|Adm|[JS]r|Inc|Corp|Cos?|Bros|vs|etc|'
+                 'Ave|Blvd|Feb|Apr|Aug|Sept?|Oct|Nov|Dec')
+NAMES = 'Prof|Gen|Col|Gov|Sen|Re[pv]|Hon|Jan|Mar|Ju[nl]'  # words and names, too
+# ACRONYM: 5p.m., U.S.; WORD: 1/2, O'Brien; JOINED, which may follow either: -led, &T
 ACRONYM = rf'(?:\d+(?::\d+)?)?(?:(?i:Ph\.D\.)|(?:[^\W\d_]\.){{2,}})(?:s(?!{W}))?'
-WORD = rf"{W}(?:{W}|(?<=\d)[.,:/](?=\d)|['\u2019\u00b7](?!{ENDINGS})(?={W}))*"
+WORD = (rf"{W}(?:{W}|(?<=\d)[.,:/](?=\d)|['\u2019\u00b7](?!{ENDINGS})(?={W})"
+        rf'|[{HIDDEN}]+(?={W}))*')
 JOINED = rf'(?:[-\u2010\u2011&](?={W})(?:{ACRONYM}|{WORD}))*'
 
 # A token is what the first of these patterns to match takes; the keys are examples of each
 PATTERNS = {
-    'https://x.org/a?b=c': r'(?i:https?://|www\.)[^\s<>"]*[\w/]',
-    'a.b@c-d.org': r'[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+',
+    'https://x.org/a?b=c': rf'(?i:https?://|www\.)[^{SPACE}<>"{SIGNS}]*(?![{SIGNS}])[\w/]',
+    'a.b@c-d.org': rf'(?:(?![{SIGNS}])[\w.+-]){{1,64}}@'
+                   rf'(?:(?![{SIGNS}])[\w-])+(?:\.(?:(?![{SIGNS}])[\w-])+)+',
     '#tag': f'[@#]{W}+',
     'bbc.co.uk': r'(?<![\w.-])[\w-]{1,64}(?:\.[\w-]{1,64}){0,3}'
                  r'\.(?i:com|org|net|edu|gov|co\.uk)\b(?!\.\w)',
@@ -218,21 +232,32 @@ PATTERNS = {
                            r'(?:-[A-Z\u00c0-\u00de]\.){0,2}(?=\s{0,2}\w)(?!\w\.)',
     'No. of No. 5': r'N[Oo][Ss]?\.(?=\s?\d)',
     'Mr.': rf'(?=[a-zA-Z]{{2,4}}\.)(?i:{ABBREVIATIONS})\.',
+    'Jan. of Jan. 5': rf'(?=[a-zA-Z]{{3,4}}\.)(?i:{NAMES})\.(?=[{SPACE}{HIDDEN}]*{SEEN})',
     'US$ of US$5': r'[A-Z]{0,2}[$\u20ac\u00a3\u00a5]',
     '-.5 of at -.5': rf'(?<![^\s(])(?:[+-]\.?|\.)(?=\d)(?:{ACRONYM}|{WORD}){JOINED}',
     'U.S.-led': ACRONYM + JOINED,
     "rock'n'roll": WORD + JOINED,
-    '\U0001f1f3\U0001f1f4': r'[\U0001f1e6-\U0001f1ff]{2}',  # the flag of Norway
+    '\U0001f1f3\U0001f1f4': FLAG,  # Norway's
     '...': r"\.{2,}|-{2,}|``|''",
-    '\u2764\ufe0f': rf'\S{MARK}*(?:\u200d\S{MARK}*)*',  # any other sign: a heart, and its red
+    '\u2764\ufe0f': SIGN,  # any other sign: a heart, and its red
 }
-TOKEN = re.compile('|'.join(PATTERNS.values()))
+# How --tokenizer splits raw text: as above; into runs of letters or digits and single signs; or
+# only at white space
+LETTERS = rf'(?:(?![\d_]){W})+'
+TOKENIZERS = {'words': re.compile('|'.join(PATTERNS.values())), 'spaces': re.compile(r'\S+'),
+              'fine': re.compile(rf'{LETTERS}(?:[{HIDDEN}]+{LETTERS})*|\d+{MARK}*|{FLAG}|{SIGN}')}
+
+def find_tokens(text, tokenizer='words'):
+    """Where the tokens of a text, in one line or several, begin and end: a list of pairs."""
+    return [token.span() for line in re.finditer('[^\r\n]+', text)
+            for token in TOKENIZERS[tokenizer].finditer(text, *line.span())]
 
 class Tagger:
     """A trained model with all that it needs to tag text; load_tagger makes one."""
     def __init__(self, model, maps, arguments, device='cpu', threshold=None):
         self.model, self.maps, self.arguments, self.device = model.eval(), maps, arguments, device
-        self.task, self.token, self.threshold = arguments['task'], TOKEN, threshold
+        self.task, self.threshold = arguments['task'], threshold
+        self.tokenizer = arguments.get('tokenizer', 'words')
         scheme = arguments['tag_scheme'] if self.task == 'ner' else None
         self.decoder = ViterbiDecoder(maps['tag_map'], scheme).to(device)
         # (m, m), which tags are shown as the same: in IOBES, S as B and E as I
@@ -243,82 +268,94 @@ class Tagger:
     def tag(self, sentences, probabilities=False, batch_size=WINDOW, threshold=None, least=None):
         """Tag sentences, however many there are: str, which are split, or lists of words.
 
-        Yields dicts of text, tokens, tags (IOB2), probabilities of the tags ([] unless asked for)
-        and of Viterbi's sequence (or NaN), entities, dicts of type, text, start, end, probability
-        (or None), and candidates, (type, start, end, probability), that have `least` or more. A
-        threshold chooses the entities. batch_size sentences are read at a time.
+        Yields dicts of text, tokens, tags (IOB2), their probabilities (if asked for) and that of
+        Viterbi's sequence (or NaN; of a long line the product of its pieces'), entities (dicts of
+        type, text, start, end, probability), and candidates, (type, start, end, probability), with
+        `least` or more. A threshold chooses the entities; batch_size sentences are read at a time.
         """
         if isinstance(sentences, (str, bytes)):
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
-        sentences = iter(sentences)
-        while window := list(islice(sentences, batch_size)):
-            split, tagged = [self.split(sentence) for sentence in window], {}
-            for places, pieces in make_batches([words for _, words, _ in split]):
-                results = self.tag_batch(pieces, probabilities, threshold, least)
-                tagged.update(zip(places, results))
-            for n, (text, words, starts) in enumerate(split):
-                sentence = {'text': text, 'tokens': words, 'tags': [], 'probabilities': [],
-                            'probability': 1.0, 'entities': [], 'candidates': []}
-                for start in range(0, len(words), MOST_WORDS):
-                    piece = tagged[n, start]
-                    for name in ('tags', 'probabilities'):
-                        sentence[name] += piece[name]
-                    for name in ('entities', 'candidates'):
-                        sentence[name] += in_text(piece[name], words[start:], starts[start:])
-                    sentence['probability'] *= piece['probability']
-                sentence['entities'] = [
-                    {'type': name, 'text': text[start:end], 'start': start, 'end': end,
-                     'probability': p} for name, start, end, p in sentence['entities']]
-                yield sentence
+        if batch_size < 1:
+            raise ValueError(f'expected a batch_size of 1 or more, found {batch_size}')
+        options = probabilities, threshold, least
+        return self.tag_windows(enumerate(sentences, start=1), batch_size, options)
 
-    def split(self, sentence):
+    def tag_windows(self, sentences, batch_size, options):
+        """What tag yields; sentences have numbers, and options are those of tag_batch."""
+        while window := list(islice(sentences, batch_size)):
+            split = [self.split(sentence, number) for number, sentence in window]
+            # The pieces of a long sentence overlap, so that a name is whole in one of them
+            pieces = [(n, start, words[start:start + MOST_WORDS])
+                      for n, (_, words, _) in enumerate(split)
+                      for start in range(0, max(len(words) - OVERLAP, 1), STEP) if words]
+            sizes = [(len(words), len(' '.join(words))) for _, _, words in pieces]
+            tagged = [{} for _ in split]
+            for batch in make_batches(sizes, len(self.maps['tag_map'])):
+                found = self.tag_batch([pieces[i][2] for i in batch], *options)
+                for i, result in zip(batch, found):
+                    n, start, _ = pieces[i]
+                    tagged[n][start] = result
+            for (text, words, starts), results in zip(split, tagged):
+                joined = join(results)
+                if self.task == 'ner':
+                    joined['tags'] = write_tags(joined['entities'], len(words))
+                joined['entities'] = [
+                    {'type': name, 'text': text[a:b], 'start': a, 'end': b, 'probability': p}
+                    for name, a, b, p in in_text(joined['entities'], words, starts)]
+                joined['candidates'] = in_text(joined['candidates'], words, starts)
+                yield {'text': text, 'tokens': words, **joined}
+
+    def split(self, sentence, number=1):
         """The text, the words and where they begin, of a str or of a list of words."""
         if isinstance(sentence, str):
-            found = list(self.token.finditer(sentence))
-            return sentence, [word.group() for word in found], [word.start() for word in found]
+            if '\0' in sentence:
+                raise ValueError(f'sentence {number}: expected text, found a zero in it')
+            spans = find_tokens(sentence, self.tokenizer)
+            return sentence, [sentence[start:end] for start, end in spans], [a for a, _ in spans]
+        if (not isinstance(sentence, (list, tuple))
+                or not all(isinstance(word, str) for word in sentence)):
+            raise TypeError(f'sentence {number}: expected str or a list of str, found {sentence!r}')
         return ' '.join(sentence), sentence, word_starts(sentence)
 
     @torch.inference_mode()
     def score(self, sentences):
         """The CRF's scores of lists of words, (N, L_w, m, m), and their lengths."""
-        shortened = [[word[:MOST_CHARS] for word in words] for words in sentences]
-        batch = create_input_tensors(shortened, None, **self.maps)
+        batch = create_input_tensors(sentences, None, **self.maps)
         scores, _, _ = self.model(**batch.to(self.device)._asdict())
         return scores, batch.wmap_lengths
 
     def tag_batch(self, sentences, probabilities, threshold, least):
         """Tag lists of words: for each of them, a dict of what tag puts together."""
-        scores, lengths = self.score(sentences)
-        decoder, tag_map, empty = self.decoder, self.maps['tag_map'], [[] for _ in sentences]
+        (scores, lengths), decoder = self.score(sentences), self.decoder
+        tag_map, empty = self.maps['tag_map'], [[]] * len(sentences)
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
         results = {'tags': tags, 'probabilities': empty, 'entities': empty, 'candidates': empty,
-                   'probability': [float('nan') for _ in tags]}
+                   'probability': [float('nan')] * len(tags)}
         bounds = [p for p in (threshold, least) if p is not None and self.task == 'ner']
         if probabilities or bounds:
-            sums = _, _, log_z = decoder.forward_backward(scores, lengths)
-        if bounds:
-            found = decoder.candidates(scores, lengths, min(bounds), sums)
-        if least in bounds:
+            sums = decoder.forward_backward(scores, lengths)
+        if bounds:  # at a bound of 0, all runs of words would be candidates
+            found = decoder.candidates(scores, lengths, max(min(bounds), 0.0001), sums)
+        if least in bounds:  # that is, it is given, and the task is ner
             results['candidates'] = [[one for one in row if one[3] >= least] for row in found]
         if threshold in bounds:
             results['entities'] = [choose(row, threshold) for row in found]
         elif self.task == 'ner':
             entities = [find_entities(row) for row in tags]
-            exactly = [[None] * len(row) for row in entities]
-            if probabilities:
-                exactly = decoder.entity_probabilities(scores, lengths, entities, sums)
-            results['entities'] = [[(*entity, p) for entity, p in zip(*pair)]
-                                   for pair in zip(entities, exactly)]
+            exactly = (decoder.entity_probabilities(scores, lengths, entities, sums)
+                       if probabilities else [[None] * len(row) for row in entities])
+            results['entities'] = [[(*entity, p) for entity, p in zip(row, values)]
+                                   for row, values in zip(entities, exactly)]
         if self.task == 'ner':
             results['tags'] = list(map(write_tags, results['entities'], map(len, tags)))
         if probabilities:
             # (N, L_w, m) @ (m, m), and of each word the tag that is shown
             marginals = decoder.marginals(scores, lengths, sums) @ self.shown_alike.double()
             results['probabilities'] = [
-                [at_word[tag_map[name]] for name, at_word in zip(*pair)]
-                for pair in zip(results['tags'], marginals.clamp(0, 1).tolist())]
-            cumulative, _ = decoder.trellis(scores.double() + decoder.mask, lengths)
-            best = cumulative[-1][:, decoder.end] - log_z
+                [at_word[tag_map[name]] for name, at_word in zip(names, rows)]
+                for names, rows in zip(results['tags'], marginals.clamp(0, 1).tolist())]
+            cumulative, _ = decoder.trellis(scores.double(), lengths)
+            best = cumulative[-1][:, decoder.end] - sums[-1]  # log Z
             results['probability'] = best.exp().clamp(max=1).tolist()
         return [dict(zip(results, values)) for values in zip(*results.values())]
 
@@ -327,40 +364,51 @@ def in_text(entities, words, starts):
     return [(name, starts[first], starts[end - 1] + len(words[end - 1]), *p)
             for name, first, end, *p in entities]
 
-def make_batches(sentences):
-    """Cut lists of words into pieces; yield batches of (sentence, first word) and of pieces."""
-    pieces = {(n, start): words[start:start + MOST_WORDS] for n, words in enumerate(sentences)
-              for start in range(0, len(words), MOST_WORDS)}
-    sizes = {place: sum(min(len(word), MOST_CHARS) + 1 for word in piece)
-             for place, piece in pieces.items()}
-    # Neighbors are of similar length, so that a batch has few pads; its padded size is bounded
-    batch, longest = [], 0
-    for place in sorted(pieces, key=lambda place: (len(pieces[place]), sizes[place])):
-        longest = max(longest, sizes[place])
-        if batch and (len(batch) == 32 or longest * (len(batch) + 1) > 20_000):
-            yield batch, [pieces[one] for one in batch]
-            batch, longest = [], sizes[place]
-        batch.append(place)
-    if batch:
-        yield batch, [pieces[one] for one in batch]
+def join(pieces):
+    """Join what tag_batch found in a sentence's pieces: {place of its first word: result}."""
+    joined = {'tags': [], 'probabilities': [], 'probability': 1.0, 'entities': [], 'candidates': []}
+    for first, found in sorted(pieces.items()):
+        # The seam is in the middle of what both know, or behind the entity that is there
+        middle = (first + len(joined['tags'])) // 2
+        seam = max([middle, *(end for _, start, end, _ in joined['entities'] if start < middle)])
+        for name in ('tags', 'probabilities'):
+            joined[name] = joined[name][:seam] + found[name][seam - first:]
+        for name in ('entities', 'candidates'):
+            joined[name] = [one for one in joined[name] if one[1] < seam] + [
+                (tag, first + a, first + b, p) for tag, a, b, p in found[name] if first + a >= seam]
+        joined['probability'] *= found['probability']
+    return joined
 
-def make_model(maps, arguments):
-    """A model for such maps and arguments of train.py, before training."""
-    names = signature(LM_LSTM_CRF).parameters.keys() & arguments.keys()
-    return LM_LSTM_CRF(
-        tagset_size=len(maps['tag_map']), charset_size=len(maps['char_map']),
-        vocab_size=len(maps['word_map']), lm_vocab_size=maps['word_map']['<unk>'] + 1,
-        **{name: arguments[name] for name in names})
+def make_batches(sizes, tags):
+    """Batches of sentences of similar sizes, (words, characters): lists of indices."""
+    order, first = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True), 0
+    while first < len(order):
+        # The padded size bounds a batch: its characters, and its scores for so many tags
+        words, chars = map(max, zip(*(sizes[i] for i in order[first:first + 32])))
+        n = max(1, min(32, 20_000 // (chars + 2), MOST_CELLS // ((words + 1) * tags ** 2)))
+        yield order[first:first + n]
+        first += n
+
+def model_arguments(maps, arguments):
+    """What LM_LSTM_CRF takes, from maps and train.py's arguments; KeyError if one is missing."""
+    sizes = {'tagset_size': len(maps['tag_map']), 'charset_size': len(maps['char_map']),
+             'vocab_size': len(maps['word_map']), 'lm_vocab_size': maps['word_map']['<unk>'] + 1}
+    return {name: {**arguments, **sizes}[name] for name in signature(LM_LSTM_CRF).parameters}
 
 def load_tagger(path, device='cpu'):
-    """Load a checkpoint of train.py for tagging; raises InputError if it can't be used."""
+    """Load a checkpoint of train.py for tagging, without random numbers; raises InputError."""
     saved = load_checkpoint(path)
-    with torch.random.fork_rng(devices=[]):  # whatever is drawn is replaced at once
-        model = make_model(saved['maps'], saved['arguments'])
-    with file_errors(path, 'used', RuntimeError):
+    with file_errors(path, 'used', KeyError, TypeError):
+        arguments = model_arguments(saved['maps'], saved['arguments'])
+        sizes = [size for weight in saved['model'].values() for size in weight.shape]
+        if max(arguments.values()) > max(sizes + [10_000]):
+            raise InputError(f'{path}: expected sizes as those of its weights, found {arguments}')
+    with (file_errors(path, 'used', RuntimeError, ValueError, ArithmeticError),
+          torch.random.fork_rng(devices=[]), torch.device('cpu')):
+        model = LM_LSTM_CRF(**arguments)
         model.load_state_dict(saved['model'], assign=True)
-    return Tagger(model.to(device), saved['maps'], saved['arguments'], device,
-                  saved.get('threshold'))
+        return Tagger(model.float().to(device), saved['maps'], saved['arguments'], device,
+                      saved.get('threshold'))
 
 def explain(tagger, text, most=5):
     """Write the Viterbi trellis of a sentence as a table of each word's most likely tags."""
@@ -370,7 +418,8 @@ def explain(tagger, text, most=5):
     for start in range(0, len(sentence), MOST_WORDS):
         words = [*sentence[start:start + MOST_WORDS], '<end>']
         scores, lengths = tagger.score([words[:-1]])
-        cumulative, backpointers = decoder.trellis(scores.double() + decoder.mask, lengths)
+        scores = scores.double()  # so that the columns and the stars agree
+        cumulative, backpointers = decoder.trellis(scores, lengths)
         best, marginals = decoder.decode(scores, lengths)[0], decoder.marginals(scores, lengths)[0]
         for t, (word, on_path) in enumerate(zip(words, best.tolist())):
             several = min(most, len(names)) if t < len(words) - 1 else 0
@@ -382,15 +431,12 @@ def explain(tagger, text, most=5):
     return '\n'.join(lines)
 
 # --- Scores ---
-def tag_labeled(tagger, file, tag_column=None, word_column=None, threshold=None):
-    """Tag a labeled file: the file's tags, and tag's dicts, with the file's entities as labeled."""
-    tag_column = tagger.arguments['tag_column'] if tag_column is None else tag_column
-    word_column = tagger.arguments['word_column'] if word_column is None else word_column
-    words, gold = read_corpus(file, tagger.task, tag_column, 'iob2', word_column)
+def tag_labeled(tagger, words, gold, threshold=None):
+    """Tag labeled sentences: what tag yields, with the file's entities as labeled."""
     tagged = list(tagger.tag(words, threshold=threshold, least=CANDIDATE))
     for row, tags, sentence in zip(words, gold, tagged):
         sentence['labeled'] = in_text(find_entities(tags), row, word_starts(row))
-    return gold, tagged
+    return tagged
 
 def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
     """(threshold, precision, recall, F1) of the entities that choose keeps at each threshold."""
@@ -407,17 +453,15 @@ def judge(tagged):
         found = [(one['type'], one['start'], one['end']) for one in sentence['entities']]
         for name, start, end, p in sentence['candidates']:
             line = f'{p:.4f} {name} {sentence["text"][start:end]}: {sentence["text"]}'
-            entity = (name, start, end)
+            entity = name, start, end
             judged.append((p, entity in sentence['labeled'], entity in found, line))
     return sorted(judged, reverse=True)
 
 def score_ranges(judged):
     """(candidates, mean probability, right ones) for probabilities of 0.0 to 0.1, 0.1 to 0.2 ..."""
-    tenths = [[] for _ in range(10)]
-    for p, labeled, _, _ in judged:
-        tenths[min(int(10 * p), 9)].append((p, labeled))
-    return [(len(tenth), sum(p for p, _ in tenth) / max(len(tenth), 1),
-             sum(labeled for _, labeled in tenth)) for tenth in tenths]
+    tenths = [[one for one in judged if min(int(10 * one[0]), 9) == n] for n in range(10)]
+    return [(len(tenth), sum(p for p, *_ in tenth) / max(len(tenth), 1),
+             sum(labeled for _, labeled, *_ in tenth)) for tenth in tenths]
 
 def print_probabilities(tagged, mistakes):
     """Print the scores at each threshold, the calibration, and so many mistakes of each kind."""
@@ -429,21 +473,19 @@ def print_probabilities(tagged, mistakes):
     print('\nprobability  candidates    mean  right')
     for i, (n, mean, right) in enumerate(score_ranges(judged)):
         print(f'{max(i / 10, CANDIDATE):.2f} to {(i + 1) / 10:.2f} {n:10}  {mean:.4f}  {right:5}')
-    wrong = [line for _, labeled, found, line in judged if found and not labeled]
-    missed = [line for _, labeled, found, line in judged if labeled and not found]
-    if mistakes > 0:
-        print('\nfound, but not labeled:', *wrong[:mistakes], sep='\n')
-        print('\nlabeled, but not found:', *missed[:mistakes], sep='\n')
+    for labeled, title in ((False, 'found, but not labeled'), (True, 'labeled, but not found')):
+        if mistakes:
+            lines = [line for _, *is_in, line in judged if is_in == [labeled, not labeled]]
+            print(f'\n{title}:', *lines[:mistakes], sep='\n')
 
 # --- The command line ---
 def read_sentences(files):
     """Read files or standard input line by line; what is not UTF-8 is replaced, with a warning."""
-    for name in files:
-        # Say at once what can't be read; a pipe can be opened only once
+    warned = False
+    for name in files:  # Say at once what can't be read; a pipe can be opened only once
         with file_errors(name):
             if name != '-' and not Path(name).is_fifo():
                 open(name, 'rb').close()
-    warned = False
     for name in files or ['-']:
         shown = 'standard input' if name == '-' else name
         # No progress bar where it would mix with the output
@@ -453,12 +495,14 @@ def read_sentences(files):
                 raise OSError('it is closed')
             file = sys.stdin.buffer if name == '-' else open(name, 'rb')
             for n, line in enumerate(tqdm(file, shown, leave=False, disable=hidden), start=1):
+                if b'\0' in line or n == 1 and line[:2] in (b'\xff\xfe', b'\xfe\xff'):
+                    raise InputError(f'{shown}, line {n}: expected UTF-8, found UTF-16 or zeros')
                 text = line.decode('utf-8-sig' if n == 1 else 'utf-8', errors='replace')
                 if '\ufffd' in text and '\ufffd'.encode() not in line and not warned:
-                    print(f'warning: {shown}, line {n}: expected UTF-8; what is not is '
-                          'replaced, here and in other lines', file=sys.stderr)
                     warned = True
-                yield text.removesuffix('\n').removesuffix('\r')
+                    print(f'warning: {shown}, line {n}: expected UTF-8; what is not is replaced, '
+                          'here and in other lines', file=sys.stderr)
+                yield from split_lines(text.removesuffix('\n').removesuffix('\r'))
 
 def in_columns(words, *tags):
     """Rows of a word and its tags; a space in a word becomes _, since it would begin a column."""
@@ -480,7 +524,8 @@ def inline(tagged, task, probabilities=False):
 # Arguments that each of these forbids: they would change nothing, or leave open what is meant
 EXCLUDED = {'text': {'files', 'evaluate'}, 'mistakes': {'output_format'},
             'explain': {'evaluate', 'output_format', 'probabilities', 'batch_size', 'threshold'},
-            'evaluate': {'text', 'tokenized', 'probabilities', 'batch_size'}}
+            'evaluate': {'text', 'tokenized', 'probabilities', 'batch_size', 'inline', 'jsonl',
+                         'doccano', 'html'}, 'probabilities': {'doccano', 'html'}}
 
 def parse_arguments(argv):
     """Read the command line, as a namespace."""
@@ -493,26 +538,25 @@ def parse_arguments(argv):
     add('--tokenized', action='store_true', help='split words at white space only')
     add('--threshold', type=in_range(float, 0, 1, 'best'), metavar='P',
         help="mark entities that are more probable; 'best' takes the threshold from training")
-    add('--output_format', choices=('inline', 'conll', 'jsonl', 'html'), help='(default: inline)')
+    add('--output_format', choices=('inline', 'conll', 'jsonl', 'doccano', 'html'),
+        help='(default: inline)')
     add('--probabilities', action='store_true', help='show them (jsonl always has them)')
-    add('--batch_size', type=in_range(int, 1), help=f'lines tagged together (default: {WINDOW})')
+    add('--batch_size', type=in_range(int, 1), help='lines read ahead: 2048; 1 answers each')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
     add('--tag_column', type=int, help="the labels' column (default: as in training)")
     add('--word_column', type=int, help="the words' column (default: as in training)")
-    add('--mistakes', type=in_range(int, 0), default=0, help='list so many of each kind')
+    add('--mistakes', type=in_range(int, 0), help='list so many of each kind')
     add('--explain', action='store_true', help="show how Viterbi's algorithm finds the tags")
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     args = parser.parse_intermixed_args(argv)
-    # A second reading, without defaults, tells what stands on the command line
-    stated = parser.parse_intermixed_args(argv, type(args)(**dict.fromkeys(vars(args))))
-    given = {name for name, value in vars(stated).items() if value not in (None, [])}
-    if args.evaluate and (not args.files or args.output_format not in (None, 'conll')):
-        raise InputError('--evaluate: expected labeled files, and no --output_format but conll')
+    given = {name for name, value in vars(args).items() if value not in (None, [])
+             and value is not False} | {args.output_format}
+    if args.evaluate and not args.files:
+        raise InputError('--evaluate: expected labeled files')
     if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate, too')
     for name in sorted(given & EXCLUDED.keys()):
         for other in sorted(given & EXCLUDED[name]):
-            other = other if other == 'files' else f'--{other}'
             raise InputError(f'--{name}: expected no {other} beside it')
     return args
 
@@ -520,15 +564,18 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
-    if tagger.task == 'pos' and (args.mistakes or args.threshold is not None):
-        raise InputError('--threshold, --mistakes: expected a model of entities')
+    if tagger.task == 'pos' and (args.mistakes is not None or args.threshold is not None
+                                 or args.output_format == 'doccano'):
+        raise InputError('--threshold, --mistakes, doccano: expected a model of entities')
     if args.threshold == 'best' and tagger.threshold is None:
-        raise InputError('--threshold best: expected the best checkpoint of a run that ended; '
-                         '--evaluate on the validation file shows what to choose')
+        raise InputError('--threshold best: expected the best checkpoint of a run that has ended')
     args.threshold = tagger.threshold if args.threshold == 'best' else args.threshold
-    if args.tokenized:
-        tagger.token = re.compile(r'\S+')
-    lines = read_sentences(args.files) if args.text is None else args.text.split('\n')
+    tagger.tokenizer = 'spaces' if args.tokenized else tagger.tokenizer
+    lines = read_sentences(args.files) if args.text is None else split_lines(args.text)
+    if args.text is None and not args.files and sys.stdin and sys.stdin.isatty():
+        print('Type a sentence, or Ctrl-D to end.', file=sys.stderr)
+        args.batch_size = args.batch_size or 1  # each sentence is answered at once
+    args.batch_size = args.batch_size or WINDOW
     if args.evaluate:
         evaluate(tagger, args)
     elif args.explain:
@@ -540,12 +587,14 @@ def main(argv):
         tag_lines(tagger, lines, args)
 
 def evaluate(tagger, args):
-    """Print how well the labeled files are tagged, or their columns for conlleval."""
-    for file in args.files:
-        gold, tagged = tag_labeled(tagger, file, args.tag_column, args.word_column, args.threshold)
+    """Read the labeled files; print how well each is tagged, or its columns for conlleval."""
+    chosen = {name: tagger.arguments[name] if vars(args)[name] is None else vars(args)[name]
+              for name in ('tag_column', 'word_column')}
+    corpora = [read_corpus(file, tagger.task, tag_scheme='iob2', **chosen) for file in args.files]
+    for file, (words, gold) in zip(args.files, corpora):
+        tagged = tag_labeled(tagger, words, gold, args.threshold)
         if args.output_format == 'conll':
-            for tags, sentence in zip(gold, tagged):
-                print(in_columns(sentence['tokens'], tags, sentence['tags']))
+            print(*map(in_columns, words, gold, [one['tags'] for one in tagged]), sep='\n')
             continue
         print(f'{file}:')
         print_scores(gold, [sentence['tags'] for sentence in tagged], tagger.task)
@@ -562,27 +611,27 @@ def print_page(tagger, lines, args):
     shown = ('text', 'candidates') if tagger.task == 'ner' else ('tokens', 'tags')
     # No text may end the script
     rows = [json.dumps({name: one[name] for name in shown}).replace('<', '\\u003c') + ',\n'
-            for one in tagger.tag(lines, batch_size=args.batch_size or WINDOW, least=CANDIDATE)]
+            for one in tagger.tag(lines, False, args.batch_size, least=min(threshold, CANDIDATE))]
     print(before.replace('__SETTINGS__', settings), *rows, after, sep='', end='')
 
 def tag_lines(tagger, lines, args):
     """Tag lines and print them in the --output_format."""
-    interactive = not args.files and args.text is None and sys.stdin and sys.stdin.isatty()
-    if interactive:
-        print('Type a sentence, or Ctrl-D to end.', file=sys.stderr)
-    # At a terminal each sentence is answered at once
-    batch_size = args.batch_size or (1 if interactive else WINDOW)
     probabilities = args.probabilities or args.output_format == 'jsonl'
-    for tagged in tagger.tag(lines, probabilities, batch_size, args.threshold):
+    for tagged in tagger.tag(lines, probabilities, args.batch_size, args.threshold):
         if args.output_format == 'jsonl':
             del tagged['candidates']
-            line = json.dumps(tagged, ensure_ascii=False)
+            # str.splitlines would also end a line at these
+            line = re.sub('[\x85\u2028\u2029]', lambda sign: f'\\u{ord(sign[0]):04x}',
+                          json.dumps(tagged, ensure_ascii=False))
+        elif args.output_format == 'doccano':
+            label = [[one['start'], one['end'], one['type']] for one in tagged['entities']]
+            line = json.dumps({'text': tagged['text'], 'label': label})
         elif args.output_format == 'conll':
             shown = [[f'{p:.4f}' for p in tagged['probabilities']]] if probabilities else []
             line = in_columns(tagged['tokens'], tagged['tags'], *shown)
         else:
             line = inline(tagged, tagger.task, probabilities)
-        print(line, flush=batch_size < WINDOW)
+        print(line, flush=args.batch_size < WINDOW)
 
 if __name__ == '__main__':
     run_main(main)

@@ -51,8 +51,7 @@ class LM_LSTM_CRF(nn.Module):
     Args:
         tagset_size, charset_size, vocab_size: sizes of tag_map (m), char_map and word_map.
         lm_vocab_size: number of words that the language models choose from.
-        char_..., word_...: sizes of the embeddings and LSTMs, and numbers of layers; word_rnn_dim
-            counts the outputs of both directions and is rounded down to an even one.
+        char_..., word_...: sizes and numbers of layers; word_rnn_dim, of both directions, is even.
         dropout, highway_layers: a probability; the number of layers of each highway network.
         language_models, characters, crf: False leaves the part out, as in README.md's (a), (b) and
             (c). Without CRF, the transitions stay at 0: the loss is the words' cross entropies.
@@ -117,28 +116,24 @@ class LM_LSTM_CRF(nn.Module):
             # [17, 9, 2, 18] the other one 'ni skcehc notsnud ', ...: (N, L_w, char_rnn_dim)
             states_f = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
             states_b = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
-
             # Language models: the next and the previous word, from the same states
             # (N, L_w, lm_vocab_size)
             if self.training and self.language_models:
                 lm_f_scores = self.predict_words(states_f, self.forw_lm_hw, self.forw_lm_out)
                 lm_b_scores = self.predict_words(states_b, self.back_lm_hw, self.back_lm_out)
-
             # Both states pass the third highway and join the words: (N, L_w, feature_dim)
             subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
-
         # The word BiLSTM puts each word into its context: (N, L_w, word_rnn_dim)
         context = self.dropout(self.read_words(features, wmap_lengths))
-
         # The CRF scores each tag after each tag: (N, L_w, m, m)
         return self.crf(context), lm_f_scores, lm_b_scores
 
     def read_chars(self, lstm, cmaps, cmarkers):
         """Run a character LSTM over (N, L_c) and take its states at the markers, (N, L_w).
 
-        It reads the pads, too, since packing would be slower. They do no harm: both LSTMs run from
-        left to right (one of them over reversed text) and meet the pads after the last marker.
+        It reads the pads, too, since packing would be slower: both LSTMs run from left to right,
+        one of them over reversed text, and meet the pads after the last marker.
         """
         # (N, L_c, char_rnn_dim)
         states, _ = lstm(self.dropout(self.char_embeds(cmaps)))
@@ -168,8 +163,7 @@ class ViterbiLoss(nn.Module):
     """Negative log likelihood under a CRF: log Z - the gold sequence's score (paper, equation 4).
 
     A sequence's score is the sum of its scores[n, t, previous, current]. Z sums up exp(score) over
-    all sequences of tags from <start> to <end>, illegal ones too, which training makes
-    improbable. (In spite of the name, Viterbi's algorithm is not used.)
+    all sequences from <start> to <end>, also illegal ones. (Viterbi's algorithm is not used.)
     """
     def __init__(self, tag_map):
         super().__init__()
@@ -183,12 +177,10 @@ class ViterbiLoss(nn.Module):
         """
         # Which places hold a word or <end>, and not a pad: (N, L_w)
         real = real_words(lengths, scores.size(1), scores.device)
-
         # The gold sequence: 1 + 4 + 2 + 0 = 7 in README.md's example
         # (N, L_w, m, m) -> (N, L_w, m * m) -> (N, L_w) -> (N,)
         gold_scores = scores.flatten(2).gather(2, targets.unsqueeze(2)).squeeze(2)
         gold_score = gold_scores.masked_fill(~real, 0).sum(dim=1)
-
         # Word by word, (N, m, m); each scores[:, t] would have a gradient as large as all scores
         at_word = scores.unbind(dim=1)
         # All sequences, by the forward algorithm: cumulative[n, j] is the log-sum-exp of the scores
@@ -200,18 +192,15 @@ class ViterbiLoss(nn.Module):
             extended = log_sum_exp(cumulative.unsqueeze(2) + at_word[t], dim=1)
             # A sentence that is over keeps its sums
             cumulative = torch.where(real[:, t].unsqueeze(1), extended, cumulative)
-        # The last tag is <end>
-        log_z = cumulative[:, self.end]
-
-        # 7.6657 - 7 = 0.6657 in the example
-        return (log_z - gold_score).mean()
+        log_z = cumulative[:, self.end]  # the last tag is <end>
+        return (log_z - gold_score).mean()  # 7.6657 - 7 = 0.6657 in the example
 
 def lm_targets(wmaps, wmap_lengths, lm_vocab_size):
     """Find what the language models have to predict at each word: the next or the previous word.
 
     dunston -> checks, checks -> in, in -> <end>; and in -> checks, checks -> dunston, dunston ->
-    <end>. Words numbered lm_vocab_size and up, rare or from the vector file alone, are <unk> as
-    targets. Both are (N, L_w) and, at <end> and at the pads, -100, which the loss ignores.
+    <end>. Words numbered lm_vocab_size and up are <unk> as targets. Both are (N, L_w) and, at <end>
+    and at the pads, -100, which the loss ignores.
     """
     # In word_map, <end> and <unk> follow the frequent words; the vector file's come after them
     end_word, unknown_word = lm_vocab_size - 2, lm_vocab_size - 1

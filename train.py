@@ -6,7 +6,6 @@
 """
 
 import copy
-import csv
 import math
 import os
 import shlex
@@ -14,8 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction
+from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction, Namespace
+from collections import Counter
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -25,18 +26,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets import SimilarLengthSampler, WCDataset
-from inference import (ViterbiDecoder, inline, load_tagger, make_model, name_tags,
-                       score_thresholds, tag_labeled)
-from models import ViterbiLoss, lm_loss
+from inference import (TOKENIZERS, ViterbiDecoder, find_tokens, inline, load_tagger, make_batches,
+                       model_arguments, name_tags, score_thresholds, tag_labeled)
+from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
 from utils import (PREFIXES, ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
-                   clip_gradient, create_input_tensors, create_maps, devices, file_errors,
-                   find_entities, in_range, load_checkpoint, load_embeddings, print_scores,
-                   read_corpus, run_main, save_checkpoint, score_task, word_index)
+                   clip_gradient, create_maps, devices, encode, file_errors, find_entities,
+                   in_range, load_checkpoint, load_embeddings, print_scores, read_corpus, readable,
+                   run_main, save_checkpoint, score_task, word_index, word_starts)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT, LOG = 'checkpoint_lm_lstm_crf.pth.tar', 'training_log.csv'
 BEST_CHECKPOINT = f'BEST_{CHECKPOINT}'
-FILES = CHECKPOINT, BEST_CHECKPOINT, LOG
 
 def add_arguments(parser):
     """The command-line arguments, in groups."""
@@ -54,6 +54,7 @@ def add_arguments(parser):
     add('--min_char_freq', type=count, default=2, help='rarer characters are <unk>')
     add('--caseless', default=True, help='lower-case the vocabulary', **switch)
     add('--expand_vocab', default=True, help="take in all of emb_file's words", **switch)
+    add('--tokenizer', choices=tuple(TOKENIZERS), default='words', help='how to split raw text')
     add('--tag_scheme', choices=('iobes', 'iob2'), default='iobes', help='how entities are learned')
     add = parser.add_argument_group('model').add_argument
     add('--char_emb_dim', type=count, default=30, help='size of character embeddings')
@@ -91,20 +92,16 @@ def main(argv):
     args, checkpoint = parse_arguments(argv)
     join_processes(args)
     torch.manual_seed(args.seed)
-
     # Files: for each of them, the words and the tags of its sentences
-    known_tags = None if checkpoint is None else checkpoint['maps']['tag_map']
+    files, known_tags = list_files(args), checkpoint and checkpoint['maps']['tag_map']
     corpora = [read_corpus(file, args.task, args.tag_column, args.tag_scheme, args.word_column,
-                           known_tags)
-               for file in (args.train_file, args.val_file, args.test_file) if file is not None]
-
+                           known_tags) for file in files]
+    describe(files, corpora, args)
     # Maps, and vectors of the words: new ones, or the checkpoint's
     maps, vectors = make_maps(corpora, checkpoint, args)
-
     # Tensors, in batches of sentences of similar length
     train_loader = make_loader(*corpora[0], maps, args, training=True)
     val_loader = make_loader(*corpora[1], maps, args)
-
     # The run: a model and all that trains it, from the first epoch or from the checkpoint's
     run = Run(args, maps, vectors, train_loader.dataset)
     with locked(args.output_dir):
@@ -116,24 +113,24 @@ def main(argv):
             # What was learned until then is tested all the same, unless other processes wait
             if dist.is_initialized():
                 raise
-        finish(args)
-    if dist.is_initialized():
-        # Leave together: gloo may abort a process when another one hangs up
-        dist.barrier()
-        dist.destroy_process_group()
+        first = process_number() == 0
+        if dist.is_initialized():
+            # Leave together: gloo may abort a process when another one hangs up or takes long
+            dist.barrier()
+            dist.destroy_process_group()
+        if first:
+            finish(args, files, corpora)
 
 def train(train_loader, run):
     """Train for an epoch; returns two means: the language models' loss (or 0), the Viterbi loss."""
     args, model = run.args, run.parallel_model
     model.train()
     lm_losses, vb_losses = AverageMeter(), AverageMeter()
-    progress = show_progress(train_loader, f'epoch {run.history["epoch"]}')
+    progress = tqdm(train_loader, f'epoch {run.history["epoch"]}', leave=False,
+                    disable=process_number() > 0 or None)  # only on a terminal
     for step, batch in enumerate(progress):
         batch = batch.to(args.device)
-
-        # Forward
         crf_scores, lm_f_scores, lm_b_scores = model(**batch._asdict())
-
         # The total loss: the CRF's, which is the goal, and those of the language models
         loss = run.vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
         vb_losses.update(loss.detach(), len(batch.wmaps))
@@ -142,17 +139,13 @@ def train(train_loader, run):
             loss = loss + args.lm_weight * sum_of_two
             # Something is predicted at each word, but nothing at <end>
             lm_losses.update(sum_of_two.detach(), int((batch.wmap_lengths - 1).sum()))
-
-        # Backward, clip, step, average
         run.optimizer.zero_grad()
         loss.backward()
         clip_gradient(run.optimizer, args.grad_clip)
         run.optimizer.step()
         if step % 2 == 0:  # half as costly as every time
             run.average.update(run.model)
-
-        # Rarely, and only if it is seen, since a GPU's loss has to be waited for
-        if step % 50 == 0 and not progress.disable:
+        if step % 50 == 0 and not progress.disable:  # rarely, since a GPU has to be waited for
             progress.set_postfix(LM=f'{lm_losses.val:.2f}', Viterbi=f'{vb_losses.val:.2f}')
     return lm_losses.avg, vb_losses.avg
 
@@ -161,7 +154,7 @@ def validate(val_loader, model, run):
     """Find the mean Viterbi loss and the scores, by name, of the run's model or of its average."""
     model.eval()
     tag_map, vb_losses, gold, predicted = run.maps['tag_map'], AverageMeter(), [], []
-    for batch in show_progress(val_loader, 'validation'):
+    for batch in tqdm(val_loader, 'validation', leave=False, disable=process_number() > 0 or None):
         batch = batch.to(run.args.device)
         crf_scores, _, _ = model(**batch._asdict())
         vb_loss = run.vb_criterion(crf_scores, batch.tmaps, batch.wmap_lengths)
@@ -217,13 +210,13 @@ class Run:
         word_emb_dim = vectors.size(1) if vectors is not None else args.word_emb_dim or 100
         self.arguments = {**vars(args), 'word_emb_dim': word_emb_dim}
         self.history = {'epoch': 0, 'best_score': -1.0, 'epochs_since_improvement': 0, 'log': []}
-        self.model = model = make_model(maps, self.arguments)
+        self.model = model = LM_LSTM_CRF(**model_arguments(maps, self.arguments))
         if vectors is not None:
             model.init_word_embeddings(vectors)
         model.fine_tune_word_embeddings(args.fine_tune_word_embeddings)
         model.to(args.device)
         self.optimizer = make_optimizer(model, args)
-        self.average = Average(model, args.ema, int(dataset.sentences.wmaps.max()) + 1)
+        self.average = Average(model, args.ema, max(map(max, dataset.sentences.wmaps)) + 1)
         self.parallel_model = DistributedDataParallel(model) if dist.is_initialized() else model
         scheme = args.tag_scheme if args.task == 'ner' else None
         self.vb_criterion = ViterbiLoss(maps['tag_map'])
@@ -277,6 +270,31 @@ class Average:
             weight.lerp_(latest[name], 1 - decay)
 
 # --- What main and the loop call ---
+def list_files(args):
+    """The files to train, validate and test with: the user's, or the sample's."""
+    given = args.train_file, args.val_file, args.test_file
+    sample = [str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test')]
+    return [file for file in given if file is not None] or sample
+
+def describe(files, corpora, args):
+    """Print what will be learned, and what may be wrong with it."""
+    (words, tags), file, split = corpora[0], files[0], []
+    names = tags if args.task == 'pos' else [[one[0] for one in find_entities(row)] for row in tags]
+    counts = Counter(chain.from_iterable(names)).most_common()
+    print(f'{file}, column {args.tag_column}:', ', '.join(f'{tag} {n:,}' for tag, n in counts))
+    known = {*map(tuple, words)}
+    for other, (sentences, _) in zip(files[1:], corpora[1:]):
+        twice = sum(tuple(sentence) in known for sentence in sentences)
+        print(f'{other}: {twice:,} of {len(sentences):,} sentences are in {file}, too')
+    for sentence in words[:10_000]:  # which are enough to tell
+        tokens = {*find_tokens(' '.join(sentence), args.tokenizer)}
+        split += [word for word, start in zip(sentence, word_starts(sentence))
+                  if (start, start + len(word)) not in tokens]
+    share = len(split) / sum(map(len, words[:10_000]))
+    if share > 0.01:
+        print(f'warning: raw text is split in other ways: {share:.0%} of the words, such as '
+              f'{", ".join([*dict.fromkeys(split)][:3])}, will be missed (see --tokenizer)')
+
 def make_maps(corpora, checkpoint, args):
     """The three maps, new or a checkpoint's, by name; new pre-trained vectors of words, or None."""
     for name, (_, tags) in zip(('train', 'val'), corpora):
@@ -290,8 +308,7 @@ def make_maps(corpora, checkpoint, args):
     if args.task == 'ner':
         # A type has all its tags, also those that the files lack
         types = {name for sentence in tags for name, _, _ in find_entities(sentence)}
-        tags = [['O'], *([f'{prefix}-{name}' for prefix in PREFIXES[args.tag_scheme]]
-                         for name in types)]
+        tags = [['O'], *([f'{pre}-{name}' for pre in PREFIXES[args.tag_scheme]] for name in types)]
     word_map, char_map, tag_map = create_maps(
         words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
     if args.emb_file is not None:
@@ -300,7 +317,7 @@ def make_maps(corpora, checkpoint, args):
         if size not in (None, vectors.size(1)):
             raise InputError(f'--word_emb_dim: expected {vectors.size(1)}, found {size}')
         # Rows that training changes, those of the training file's words, come first
-        used = {word_index(word, word_map) for sentence in words for word in sentence}
+        used = {word_index(readable(word), word_map) for sentence in words for word in sentence}
         order = sorted(range(len(word_map)), key=lambda i: i >= lm_vocab_size and i not in used)
         names, vectors = list(word_map), vectors[order]
         word_map = {names[old]: new for new, old in enumerate(order)}
@@ -308,14 +325,15 @@ def make_maps(corpora, checkpoint, args):
 
 def make_loader(words, tags, maps, args, training=False):
     """A DataLoader of batches of similar length; in training, of this process's share of each."""
-    sentences = create_input_tensors(words, tags, **maps)
-    options = {'batch_size': 32}
+    dataset = WCDataset(*zip(*(encode(*pair, **maps) for pair in zip(words, tags))))
+    *_, words, chars = dataset.sentences
+    sampler = list(make_batches(list(zip(words, chars)), len(maps['tag_map'])))
     if training:
-        options = {'batch_size': args.batch_size, 'seed': args.seed, 'rank': process_number(),
-                   'processes': dist.get_world_size() if dist.is_initialized() else 1}
-    sampler = SimilarLengthSampler(sentences.wmap_lengths, sentences.cmap_lengths, **options)
-    return DataLoader(WCDataset(*sentences), batch_size=None, sampler=sampler,
-                      pin_memory=args.device.startswith('cuda'))
+        sampler = SimilarLengthSampler(
+            torch.tensor(words), torch.tensor(chars), args.batch_size, args.seed, process_number(),
+            dist.get_world_size() if dist.is_initialized() else 1)
+    on_gpu = args.device.startswith('cuda')
+    return DataLoader(dataset, batch_size=None, sampler=sampler, pin_memory=on_gpu)
 
 def make_optimizer(model, args):
     """Make the optimizer, SGD with momentum, and say whether the words' gradient is sparse."""
@@ -331,30 +349,26 @@ def make_optimizer(model, args):
         groups.append({'params': [vectors], 'fused': not model.word_embeds.sparse})
     return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum)
 
-def finish(args):
+def finish(args, files, corpora):
     """Find the threshold for entities, write it into the best checkpoint, score the test file."""
-    path, file = Path(args.output_dir) / BEST_CHECKPOINT, args.test_file or args.val_file
-    if process_number() > 0 or not path.exists():
+    path = Path(args.output_dir) / BEST_CHECKPOINT
+    if not path.exists():
         print(f'nothing to score: there is no {path}')
         return
     tagger = load_tagger(path, args.device)
     if args.task == 'ner':
         # Half of the best F1 in validation, in steps of 0.05
-        rows = score_thresholds(tag_labeled(tagger, args.val_file)[1])
+        rows = score_thresholds(tag_labeled(tagger, *corpora[1]))
         threshold = max(round(10 * max(f1 for *_, f1 in rows)), 1) / 20
         save_checkpoint(path, {**load_checkpoint(path), 'threshold': threshold})
-    gold, tagged = tag_labeled(tagger, file)
-    print(f'{file}, tagged by {path}:')
-    scores = print_scores(gold, [sentence['tags'] for sentence in tagged], args.task)
+    tagged = tag_labeled(tagger, *corpora[-1])
+    print(f'{files[-1]}, tagged by {path}:')
+    scores = print_scores(corpora[-1][1], [sentence['tags'] for sentence in tagged], args.task)
     print(*(inline(sentence, args.task) for sentence in tagged[:2]), sep='\n')
     if args.task == 'ner':
         [row] = score_thresholds(tagged, [threshold])
         print('--threshold best is {:.2f}: precision {:.4f}, recall {:.4f}, F1 {:.4f}'.format(*row),
               f"instead of Viterbi's {scores['entity_f1']:.4f}")
-
-def show_progress(loader, title):
-    """A progress bar, only on a terminal, and only that of the first process."""
-    return tqdm(loader, title, leave=False, disable=process_number() > 0 or None)
 
 # --- Arguments ---
 # What may be given anew beside --checkpoint; all else is part of what was learned
@@ -363,14 +377,16 @@ CHANGEABLE = ('train_file', 'val_file', 'test_file', 'epochs', 'batch_size', 'lr
 
 def parse_arguments(argv):
     """Read the command line, as a namespace, and the checkpoint to continue from, or None."""
-    parser = ArgumentParser(
-        usage='%(prog)s [arguments]', formatter_class=ArgumentDefaultsHelpFormatter,
-        description='Train LM-LSTM-CRF to tag named entities or parts of speech.')
+    parser = ArgumentParser(usage='%(prog)s [arguments]', description='Train LM-LSTM-CRF to tag.',
+                            formatter_class=ArgumentDefaultsHelpFormatter)
     add_arguments(parser)
     args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
+        if Path(args.checkpoint).name == BEST_CHECKPOINT:
+            raise InputError(f'--checkpoint: expected {CHECKPOINT}, to continue from')
         # The arguments of its run are used in place of the defaults
         checkpoint = load_checkpoint(args.checkpoint)
+        load_tagger(args.checkpoint)  # which refuses what does not fit together
         if vars(args).keys() != checkpoint['arguments'].keys():
             raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
@@ -381,11 +397,10 @@ def parse_arguments(argv):
                 raise InputError(f'--{name}: expected {value}, as before, found {vars(args)[name]}')
     if args.tag_column is None:
         args.tag_column = -1 if args.task == 'ner' else 1
-    if args.train_file is None and args.val_file is None and args.test_file is None:
-        args.train_file, args.val_file, args.test_file = (
-            str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test'))
-    if args.train_file is None or args.val_file is None:
+    if any(files := (args.train_file, args.val_file, args.test_file)) and None in files[:2]:
         raise InputError('expected --train_file and --val_file, or none of the three files')
+    if not args.output_dir:
+        raise InputError('--output_dir: expected a folder, found no name')
     if args.language_models and not args.characters:
         raise InputError('--no-characters: expected --no-language_models too, which need them')
     if args.criterion == 'entity_f1' and args.task == 'pos':
@@ -394,40 +409,33 @@ def parse_arguments(argv):
 
 # --- A run's files, and its processes ---
 def prepare_folder(run, checkpoint):
-    """Continue from a checkpoint, if there is one; rename the files of other runs in the folder."""
-    args, own = run.args, ()
+    """Continue from a checkpoint, if there is one; keep the files of other runs in the folder."""
+    args, history, here, own = run.args, run.history, Path(run.args.output_dir), False
     if checkpoint is not None:
         run.load_state_dict(checkpoint)
-        if run.history['epoch'] >= args.epochs:
-            print(f'{run.history["epoch"]} epochs are done already (a larger --epochs continues)')
-        own = own_files(args, checkpoint['arguments']['val_file'])
+        # The best score so far is void without its checkpoint, and with another validation file
+        files = [list_files(one)[1] for one in (args, Namespace(**checkpoint['arguments']))]
+        own = (Path(args.checkpoint).resolve() == (here / CHECKPOINT).resolve()
+               and len({*map(os.path.realpath, files)}) == 1 and (here / BEST_CHECKPOINT).exists())
+        if history['epoch'] >= args.epochs and not own:
+            raise InputError(f'--epochs: expected more than the {history["epoch"]} that are done')
+        if history['epoch'] >= args.epochs:
+            print(f'{history["epoch"]} epochs are done already (a larger --epochs continues)')
         if not own:
-            run.history.update(best_score=-1.0, epochs_since_improvement=0)
+            history.update(best_score=-1.0, epochs_since_improvement=0)
             print('the best score and the patience start anew')
-    if process_number() == 0:
-        set_aside([name for name in FILES if name not in own], args)
-
-def own_files(args, val_file):
-    """Which FILES continue here; none if the best score, of the checkpoint's val_file, is void."""
-    folder, path = Path(args.output_dir), Path(args.checkpoint)
-    if (path.resolve().parent != folder.resolve() or not (folder / BEST_CHECKPOINT).exists()
-            or Path(val_file).resolve() != Path(args.val_file).resolve()):
-        return ()
-    return {CHECKPOINT: FILES, BEST_CHECKPOINT: (BEST_CHECKPOINT,)}.get(path.name, ())
-
-def set_aside(names, args):
-    """Rename files of an earlier run, so that they are kept with their time."""
-    with file_errors(f'--output_dir {args.output_dir}', 'written'):
-        old = [path for path in map(Path(args.output_dir).joinpath, names) if path.exists()]
-        newest = time.localtime(max((path.stat().st_mtime for path in old), default=0))
+    old = [here / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG) if (here / name).exists()]
+    if process_number() == 0 and old and not own and history['epoch'] < args.epochs:
+        newest = time.localtime(max(path.stat().st_mtime for path in old))
         for path in old:
-            kept = Path(f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}')
-            if kept.exists():
-                raise InputError(f'{kept}: expected no such file, found one in the way')
-            path.rename(kept)
-            print(f'{path} is kept as {kept}')
+            kept = f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}'
+            while Path(kept).exists():  # from another run in the same second
+                kept += '+'
             if args.checkpoint and path.resolve() == Path(args.checkpoint).resolve():
-                args.checkpoint = str(kept)
+                args.checkpoint = kept
+            with file_errors(path, 'renamed'):
+                path.rename(kept)
+            print(f'{path} is kept as {kept}')
 
 @contextmanager
 def locked(folder):
@@ -456,15 +464,11 @@ def save_epoch(run, is_best):
     folder, checkpoint = Path(run.args.output_dir), run.state_dict()
     if is_best:
         save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)
-    write_log(folder / LOG, run.history['log'])
+    log = run.history['log']
+    rows = [log[-1].keys(), *(row.values() for row in log)]
+    with file_errors(folder / LOG, 'written'):
+        (folder / LOG).write_text(''.join(','.join(map(str, row)) + '\n' for row in rows))
     save_checkpoint(folder / CHECKPOINT, checkpoint)
-
-def write_log(path, log):
-    """Write a row of figures for each epoch."""
-    with file_errors(path, 'written'), open(path, 'w', newline='') as file:
-        writer = csv.DictWriter(file, log[-1].keys())
-        writer.writeheader()
-        writer.writerows(log)
 
 def print_epoch(row, criterion, is_best):
     """Say how an epoch went, which is a row of the log."""
@@ -480,9 +484,11 @@ def say_how_to_continue(run):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
     path = Path(run.args.output_dir) / CHECKPOINT
     path = path if path.exists() else run.args.checkpoint
+    command = 'python' if not dist.is_initialized() else (
+        f'torchrun --nproc_per_node={os.environ["LOCAL_WORLD_SIZE"]}')
     print(f'stopped in epoch {run.history["epoch"]}; ' + (
         'there is no checkpoint yet' if path is None else
-        f'to continue: python train.py --checkpoint {shlex.quote(str(path))}'), flush=True)
+        f'to continue: {command} train.py --checkpoint {shlex.quote(str(path))}'), flush=True)
 
 def join_processes(args):
     """Join torchrun's processes, of which the first prints."""

@@ -9,6 +9,7 @@ The comments follow `dunston checks in`, the title of a film. Its tags are B-FIL
 """
 
 import argparse
+import errno
 import gzip
 import io
 import math
@@ -20,34 +21,37 @@ import zlib
 from array import array
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
 
-from datasets import Batch
+from datasets import Batch, make_batch
 
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 PREFIXES = {'iob2': 'BI', 'iobes': 'BIES'}  # of the tags of an entity
-CHECKPOINT_FORMAT = 4
+MOST_CHARS = 100  # letters that are read of a word
+CHECKPOINT_FORMAT = 5
 
 # --- Maps and the eight tensors ---
 def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
     """Number the words, characters and tags of a corpus.
 
-    The words and tags are, for each sentence, a list of str. What is seen less often than
-    min_word_freq or min_char_freq is binned as <unk>. If caseless, words are lower-cased (never the
-    characters). Returns word_map and char_map, in the order of the text, and tag_map, sorted.
+    The words and tags are lists of str for each sentence. What is seen less often than min_..._freq
+    is binned as <unk>. If caseless, words are lower-cased (never the characters). Returns word_map
+    and char_map, in the order of the text, and tag_map, sorted.
     """
     word_counts, char_counts = Counter(), Counter()
-    for sentence in words:
-        word_counts.update(word.lower() if caseless else word for word in sentence)
-        char_counts.update(''.join(sentence))
+    for word, times in Counter(map(readable, chain.from_iterable(words))).items():
+        word_counts[word.lower() if caseless else word] += times
+        for char in word:
+            char_counts[char] += times
     kept_words = [word for word, times in word_counts.items()
                   if times >= min_word_freq and word not in SPECIAL_WORDS]
-    kept_chars = [char for char, times in char_counts.items()
-                  if times >= min_char_freq and char != ' ']
+    kept_chars = [char for char, n in char_counts.items() if n >= min_char_freq and char != ' ']
     tag_names = sorted(set(chain.from_iterable(tags)) - {'<start>', '<end>'})
     # {'<pad>': 0, 'dunston': 1, 'checks': 2, 'in': 3, '<end>': 4, '<unk>': 5}
     # {'<pad>': 0, ' ': 1, 'd': 2, 'u': 3, 'n': 4, ..., '<end>': 13, '<unk>': 14}
@@ -58,37 +62,33 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
 
 def create_input_tensors(words, tags, word_map, char_map, tag_map):
     """Encode sentences, lists of str (tags are None for raw text), as the model's eight tensors."""
-    m, unknown_char = len(tag_map), char_map['<unk>']
-    wmaps, cmaps_f, cmaps_b, cmarkers_f, cmarkers_b, tmaps = [], [], [], [], [], []
-    for n, sentence in enumerate(words):
-        # dunston, checks, in, <end>: [1, 2, 3, 4]
-        wmaps.append([word_index(word, word_map) for word in sentence] + [word_map['<end>']])
+    return make_batch([encode(sentence, tags and tags[n], word_map, char_map, tag_map)
+                       for n, sentence in enumerate(words)])
 
-        # 'dunston checks in ' and 'ni skcehc notsnud ', each with <end>: 19 characters
-        text = ' '.join(sentence)
-        chars = [char_map.get(char, unknown_char) for char in text]
-        cmaps_f.append(chars + [char_map[' '], char_map['<end>']])
-        cmaps_b.append(chars[::-1] + [char_map[' '], char_map['<end>']])
+def encode(words, tags, word_map, char_map, tag_map):
+    """The numbers of a sentence, as a Batch without the dimension N; tags are a list or None."""
+    words = [readable(word) for word in words]
+    # dunston, checks, in, <end>: [1, 2, 3, 4]
+    wmap = [word_index(word, word_map) for word in words] + [word_map['<end>']]
+    # 'dunston checks in ' and 'ni skcehc notsnud ', each with <end>: 19 characters
+    text = ' '.join(words)
+    chars = [char_map.get(char, char_map['<unk>']) for char in text]
+    cmap_f = chars + [char_map[' '], char_map['<end>']]
+    cmap_b = chars[::-1] + [char_map[' '], char_map['<end>']]
+    # Words begin at 0, 8, 15. Markers are the spaces after them, and <end>: [7, 14, 17, 18]
+    *starts, end_place = word_starts(words)
+    cmarker_f = [start - 1 for start in (*starts[1:], end_place)] + [end_place]
+    # In 'ni skcehc notsnud ', a word that began at p is followed by its space at 17 - p: [17, 9, 2]
+    cmarker_b = [len(text) - start for start in starts] + [end_place]
+    # <start>, B, I, I, <end>: cells (0, 1), (1, 2), (2, 2), (2, 4), previous * 5 + current
+    path = [] if tags is None else [tag_map[tag] for tag in ('<start>', *tags, '<end>')]
+    tmap = [previous * len(tag_map) + current for previous, current in pairwise(path)]
+    rows = [array('i', row) for row in (wmap, cmap_f, cmap_b, cmarker_f, cmarker_b, tmap)]
+    return Batch(*rows[:5], None if tags is None else rows[5], len(wmap), len(cmap_f))
 
-        # The words begin at 0, 8, 15, and <end> is at 18. Markers, the spaces after words, are
-        # right before the next word: [7, 14, 17, 18]
-        *starts, end_place = word_starts(sentence)
-        cmarkers_f.append([start - 1 for start in (*starts[1:], end_place)] + [end_place])
-        # Read backward, a word that begins at p is followed by its space at 17 - p, as the text has
-        # 17 characters. In the order of the words: [17, 9, 2, 18]
-        cmarkers_b.append([len(text) - start for start in starts] + [end_place])
-
-        # <start>, B, I, I, <end> are the cells (previous, current) (0, 1), (1, 2), (2, 2), (2, 4);
-        # each is stored as one number, previous * 5 + current: [1, 7, 12, 14]
-        if tags is not None:
-            path = [tag_map[tag] for tag in ('<start>', *tags[n], '<end>')]
-            tmaps.append([previous * m + current for previous, current in pairwise(path)])
-
-    return Batch(
-        wmaps=pad(wmaps), cmaps_f=pad(cmaps_f), cmaps_b=pad(cmaps_b), cmarkers_f=pad(cmarkers_f),
-        cmarkers_b=pad(cmarkers_b), tmaps=None if tags is None else pad(tmaps),
-        wmap_lengths=torch.tensor([len(row) for row in wmaps]),
-        cmap_lengths=torch.tensor([len(row) for row in cmaps_f]))
+def readable(word):
+    """What is read of a word: composed letters (Unicode's NFC), at most MOST_CHARS of them."""
+    return normalize('NFC', word)[:MOST_CHARS]
 
 def word_index(word, word_map):
     """Look a word up as it is written, then in lower case, then as <unk>."""
@@ -102,37 +102,33 @@ def word_starts(words):
     """Where words begin in ' '.join(words) + ' ', and then the length of that text."""
     return list(accumulate((len(word) + 1 for word in words), initial=0))
 
-def pad(rows):
-    """Fill lists of int up with 0 to the longest: an (N, L) LongTensor."""
-    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    for n, row in enumerate(rows):
-        padded[n, :len(row)] = row
-    return torch.from_numpy(padded)
-
 # --- CoNLL files, entities and their tags ---
 def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """Read the words and one column of tags from a file in CoNLL format: lists of lists of str.
 
-    A row holds a word and its tags in columns, between single tabs if the file has tabs, else
-    between spaces. A blank or -DOCSTART- line ends a sentence. Columns count from 0, or from the
-    end with -1; expected(tag) says what should be there instead, or None. Raises InputError.
+    Columns are between single tabs, if most rows have tabs, or spaces; they count from 0, or from
+    the end with -1. A blank or -DOCSTART- line ends a sentence. expected(tag) says what is wanted
+    instead, or None. Raises InputError.
     """
-    lines, words, tags, sentence = read_lines(file), [], [], []
-    # Not at other white space: a no-break space, for example, belongs to its word
-    separator, width = (' *\t *' if any('\t' in line for line in lines) else ' +'), None
-    if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines):
+    lines, words, tags, sentence, width = read_lines(file), [], [], [], None
+    tabs = 2 * sum('\t' in line for line in lines) > sum(map(bool, lines))  # not a stray one
+    if any(re.match(r'1(-\d+)?(\t[^\t]*){9}$', line) for line in lines[:1000]):
         raise InputError(f'{file}: found a .conllu file, which data/prepare.py conllu converts')
     for number, line in enumerate([*lines, ''], start=1):
-        if line.strip() and not re.match(r'-DOCSTART-(\s|$)', line):
-            sentence.append(re.split(separator, line.strip(' ')))
-            width = width or len(sentence[0])
-            problem = find_problem(sentence[-1], width, tag_ind, word_ind, expected)
+        # Not at other white space: a no-break space, for example, belongs to its word
+        row = ([column.strip(' ') for column in line.split('\t')] if tabs
+               else re.split('[ \t]+', line.strip(' \t')))
+        if line.strip() and row[0] != '-DOCSTART-':
+            problem = find_problem(row, width, tag_ind, word_ind, expected)
             if problem:
-                raise InputError(f'{file}, line {number}: {problem}, found {line[:80]!r}')
+                hint = ' (data/prepare.py gmb reads a table with commas)' * (line.count(',') > 1)
+                raise InputError(f'{file}, line {number}: {problem}{hint}, found {line[:80]!r}')
+            word, width = (row[word_ind].lower() if caseless else row[word_ind]), len(row)
+            sentence.append((sys.intern(word), sys.intern(row[tag_ind])))  # in memory only once
         elif sentence:
-            words.append([row[word_ind].lower() if caseless else row[word_ind] for row in sentence])
-            tags.append([row[tag_ind] for row in sentence])
-            # More is usually a forgotten blank line; all tensors are padded to the longest sentence
+            words.append([word for word, _ in sentence])
+            tags.append([tag for _, tag in sentence])
+            # More is usually a forgotten blank line
             if len(sentence) > 1000 or sum(map(len, words[-1])) > 10_000:
                 raise InputError(f'{file}, line {number - len(sentence)}: expected a blank line '
                                  'within 1,000 words and 10,000 characters from here on')
@@ -144,15 +140,18 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     return words, tags
 
 def find_problem(columns, width, tag_ind, word_ind, expected):
-    """Say what is wrong with a row of a CoNLL file whose first row has width columns, or None."""
-    least = max(column + 1 if column >= 0 else -column for column in (tag_ind, word_ind, 1))
+    """Say what is wrong with a row, whose file has width columns or begins with it, or None."""
+    is_first, width = width is None, width or len(columns)
+    least = max(tag_ind + 1, -tag_ind, word_ind + 1, -word_ind, 2)
     if width < least:
         return f'expected at least {least} columns'
     if len(columns) != width:
         return f'expected {width} columns, as in the first row'
     if tag_ind % width == word_ind % width:
         return f'expected tags and words in different columns, not both in {tag_ind}'
-    if not columns[word_ind] or not columns[tag_ind]:
+    if not columns[word_ind] or not columns[tag_ind] or is_first and re.fullmatch(
+            '(word|token|form|text)s? ([ux]?pos|ner|tag|label|[a-z]+_tag)s?',
+            f'{columns[word_ind]} {columns[tag_ind]}', re.IGNORECASE):
         return 'expected a word and a tag'
     wanted = expected and expected(columns[tag_ind])
     return wanted and f'expected {wanted} in column {tag_ind} instead of {columns[tag_ind][:40]!r}'
@@ -160,12 +159,19 @@ def find_problem(columns, width, tag_ind, word_ind, expected):
 def read_lines(file):
     """Read the lines of a UTF-8 file; InputError if it can't be opened or is not UTF-8."""
     with file_errors(file):
-        text = Path(file).read_bytes().decode('utf-8-sig')
-    # str.splitlines would also split at signs that belong to words
+        data = sys.stdin.buffer.read() if str(file) == '-' else Path(file).read_bytes()
+        text = data.decode('utf-8-sig')
+    if '\0' in text:
+        raise InputError(f'{file}: expected UTF-8, found UTF-16 or zeros')
+    return split_lines(text)
+
+def split_lines(text):
+    """The lines of a text; str.splitlines would also split at signs that belong to words."""
     return re.split('\r\n|\r|\n', text)
 
 def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=None):
     """Read a labeled file, with entities in tag_scheme for 'ner', or any tags, or known ones."""
+    @cache
     def expected(tag):
         if task == 'ner' and not re.fullmatch(r'O|[BIESULMW]-\S+', tag):
             return 'an entity tag (IOB1, IOB2, IOBES, BILOU, BMES or BMEWO)'
@@ -218,19 +224,23 @@ def init_embedding(input_embedding):
 def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     """Load pre-trained vectors for the words of word_map and, with expand_vocab, for all others.
 
-    Words without a vector get a random one; if caseless, others have to be in lower case. Returns
-    embeddings, (vocabulary, dim), the word_map, extended, and its old size, lm_vocab_size.
+    If caseless, the others have to be in lower case. Words without a vector get a random one.
+    Returns embeddings, (vocabulary, dim), the larger word_map, and its old size, lm_vocab_size.
     """
     lm_vocab_size, new_map = len(word_map), dict(word_map)
-    found, others, vector = {}, array('f'), None
+    known, others, vector = {}, array('f'), None
+    wanted = {*word_map, *map(str.lower, word_map)}
     for word, vector in read_embeddings(emb_file):
-        if word in word_map:
-            found.setdefault(word, vector)
-        elif expand_vocab and word not in new_map and not (caseless and word != word.lower()):
+        word = readable(word)
+        if word in wanted:
+            known.setdefault(word, vector)
+        if expand_vocab and word not in new_map and not (caseless and word != word.lower()):
             new_map[word] = len(new_map)
             others.extend(vector)
     if vector is None:
         raise InputError(f'{emb_file}: expected word vectors, found none')
+    # As in word_index, a word's own vector, which comes last, replaces that of its lower case
+    found = {word: known[key] for word in word_map for key in (word.lower(), word) if key in known}
     in_corpus = torch.empty(lm_vocab_size, len(vector))
     init_embedding(in_corpus)
     for word, values in found.items():
@@ -238,21 +248,26 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     new_rows = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
     print(f'{emb_file} has vectors for {len(found.keys() - SPECIAL_WORDS):,} of the '
           f'{lm_vocab_size - len(SPECIAL_WORDS):,} words of the corpus and for {len(new_rows):,} '
-          'other words')
+          'other words' + ' (--no-caseless takes those with capitals)' * (caseless and not found))
     return torch.cat((in_corpus, new_rows)), new_map, lm_vocab_size
 
 def read_embeddings(emb_file):
     """Yield words and vectors, arrays of floats, of a file in GloVe's or word2vec's text format."""
-    dim, open_file = None, gzip.open if str(emb_file).endswith('.gz') else open
+    dim, total, rows = None, None, 0
+    open_file = gzip.open if str(emb_file).endswith('.gz') else open
     with file_errors(emb_file), open_file(emb_file, 'rb') as file:
+        if file.peek(3)[:3] in (b'PK\x03', b'BZh', b'\xfd7z', b'\x1f\x8b\x08'):
+            raise InputError(f'{emb_file}: expected text or text in a .gz; unpack it first')
         for number, row in enumerate(file, start=1):
             # bytes.split keeps no-break spaces, which belong to words
             fields = row.removeprefix(b'\xef\xbb\xbf' if number == 1 else b'').split()
             if dim is None and len(fields) == 2 and all(field.isdigit() for field in fields):
-                dim = int(fields[1])  # word2vec's header
+                total, dim = map(int, fields)  # word2vec's header
             elif fields:
-                dim = len(fields) - 1 if dim is None else dim
+                dim, rows = (len(fields) - 1 if dim is None else dim), rows + 1
                 yield parse_vector(fields, dim, f'{emb_file}, line {number}')
+    if total not in (None, rows):
+        print(f'note: {emb_file} has {rows:,} vectors, not {total:,} as its first line says')
 
 def parse_vector(fields, dim, where):
     """Turn the fields of a row, which is at `where`, into its word and an array of dim floats."""
@@ -260,13 +275,13 @@ def parse_vector(fields, dim, where):
         word, vector = b' '.join(fields[:-dim]).decode(), array('f', map(float, fields[-dim:]))
     except ValueError:
         word, vector = '', []
-    if not math.isfinite(sum(vector)):
-        found = next(value for value in vector if not math.isfinite(value))
-        raise InputError(f'{where}: expected finite numbers, found {found}')
     # A trailing number is a value too many, not part of the word
     if not word or re.search(r' [-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?$', word):
         raise InputError(f'{where}: expected a word in UTF-8 and {dim} numbers, found '
                          f'{len(fields)} fields: {b" ".join(fields)[:40]!r}')
+    if not math.isfinite(sum(vector)):
+        raise InputError(f'{where}: expected finite numbers, found '
+                         f'{next(value for value in vector if not math.isfinite(value))}')
     return word, vector
 
 # --- Scores ---
@@ -293,11 +308,10 @@ def score_rows(gold, predicted, find):
         right.update(name for name, *_ in gold_places & predicted_places)
         found.update(name for name, *_ in predicted_places)
         wanted.update(name for name, *_ in gold_places)
-    counts = [(name, right[name], found[name], wanted[name]) for name in sorted(found | wanted)]
-    counts.append(('all', right.total(), found.total(), wanted.total()))
+    rows = [(name, right[name], found[name], wanted[name]) for name in sorted(found | wanted)]
+    rows.append(('all', right.total(), found.total(), wanted.total()))
     # A ratio without a denominator is 0, as in conlleval
-    return [(name, r / max(f, 1), r / max(w, 1), 2 * r / max(f + w, 1), w)
-            for name, r, f, w in counts]
+    return [(tag, r / max(f, 1), r / max(w, 1), 2 * r / max(f + w, 1), w) for tag, r, f, w in rows]
 
 def print_scores(gold, predicted, task):
     """Print score_task's rows as a table, and the scores of all tags; return all scores by name."""
@@ -367,21 +381,25 @@ def load_checkpoint(path, device='cpu'):
         try:
             # A checkpoint is a zip archive, which knows when a part of it is damaged
             damaged = zipfile.ZipFile(file).testzip() is not None
-            checkpoint = torch.load(path, map_location=device, weights_only=True)
-            found = 'a damaged one' if damaged else f'format {checkpoint["format"]}'
+            saved = torch.load(path, map_location=device, weights_only=True)
+            found = 'a damaged one' if damaged else f'format {saved["format"]}'
         except Exception:  # torch.load raises all kinds of them
             found = 'another or a damaged file'
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
-    with file_errors(path, 'used', KeyError):  # if one of these is missing
-        maps, _, _ = checkpoint['maps'], checkpoint['model'], checkpoint['arguments']['task']
-        for name in ('word_map', 'char_map', 'tag_map'):
-            maps[name] = dict(zip(maps[name].split('\n'), count()))
-    return checkpoint
+    needed = {'word_map': SPECIAL_WORDS, 'char_map': (' ', *SPECIAL_WORDS),
+              'tag_map': ('<start>', '<end>')}
+    with file_errors(path, 'used', AttributeError, KeyError, TypeError, ValueError):
+        maps = {name: dict(zip(saved['maps'].pop(name).split('\n'), count())) for name in needed}
+        if (saved['maps'] or not all({*needed[name]} <= maps[name].keys() for name in maps)
+                or not {'task', 'tag_scheme', 'tokenizer'} <= saved['arguments'].keys()
+                or not all(weight.isfinite().all() for weight in saved['model'].values())):
+            raise ValueError(f'expected three maps, with {needed}, arguments and finite weights')
+    return {**saved, 'maps': maps}
 
 # --- The command line ---
-class InputError(Exception):
+class InputError(ValueError):
     """What the user gave can't be used; the message is one line that says what and where."""
 
 @contextmanager
@@ -394,7 +412,9 @@ def file_errors(path, action='read', *errors):
         found = f'{error.object[error.start]:#04x}'
         raise InputError(f'{path}, line {number}: expected UTF-8, found the byte {found}') from None
     except (OSError, EOFError, zlib.error, *errors) as error:
-        reason = ' '.join(str(getattr(error, 'strerror', None) or error).split())[:160]
+        # torch.save may hide that the disk is full behind an error of its own
+        said = getattr(error.__context__, 'strerror', None) or getattr(error, 'strerror', None)
+        reason = ' '.join(str(said or error).split())[:160]
         raise InputError(f'{path}: cannot be {action}: {reason}') from None
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -455,6 +475,5 @@ def run_main(main):
             raise
         # What could not be printed is dropped, or it would fail once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # If its reader, head for example, has seen enough, say nothing
-        quiet = isinstance(error, BrokenPipeError)
-        sys.exit(1 if quiet else f'error: {error.filename}: {error.strerror}')
+        # Its reader, head for example, may have seen enough
+        sys.exit(1 if error.errno == errno.EPIPE else f'error: {error.filename}: {error.strerror}')

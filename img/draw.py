@@ -36,10 +36,11 @@ import inference  # noqa: E402
 from inference import (  # noqa: E402
     ViterbiDecoder, judge, load_tagger, score_ranges, score_thresholds, tag_labeled)
 from models import Highway, lm_targets  # noqa: E402
-from train import BEST_CHECKPOINT, LOG, SAMPLE, finish, parse_arguments  # noqa: E402
+from train import (  # noqa: E402
+    BEST_CHECKPOINT, LOG, SAMPLE, finish, list_files, parse_arguments)
 from utils import (  # noqa: E402
     ArgumentParser, InputError, create_input_tensors, create_maps, file_errors, find_entities,
-    load_checkpoint, read_words_tags, run_main)
+    load_checkpoint, read_corpus, read_words_tags, run_main)
 
 # Fill and edge of what the pictures show
 COLORS = {
@@ -75,7 +76,8 @@ def paper(width, height):
 
 def write(ax, x, y, text, color=INK, size=10, ha='center', va='center_baseline', **style):
     """Text whose middle is at height y, unless va says otherwise."""
-    ax.text(x, y, text, color=color, fontsize=size, ha=ha, va=va, **style)
+    # A tag may well have a $, which begins no formula
+    ax.text(x, y, text, color=color, fontsize=size, ha=ha, va=va, parse_math=False, **style)
 
 
 def box(ax, x, y, width, height, text='', kind='plain', size=10, **style):
@@ -754,6 +756,13 @@ def rounded(rows, digits):
     return [[round(value, digits) for value in row] for row in rows]
 
 
+def read_files(args):
+    """The files of a run, whose arguments these are, and the words and the tags of each."""
+    files = list_files(args)
+    return files, [read_corpus(file, args.task, args.tag_column, 'iob2', args.word_column)
+                   for file in files]
+
+
 def read_run(folder):
     """What the pictures of a run show, from its folder: a dict."""
     path, log_path = Path(folder) / BEST_CHECKPOINT, Path(folder) / LOG
@@ -770,7 +779,8 @@ def read_run(folder):
            'tags': list(tagger.maps['tag_map']),
            'transition': rounded(tagger.model.crf.transition.tolist(), 3)}
     if tagger.task == 'ner':
-        _, tagged = tag_labeled(tagger, tagger.arguments['val_file'])
+        _, corpora = read_files(Namespace(**tagger.arguments))
+        tagged = tag_labeled(tagger, *corpora[1])
         run['thresholds'] = rounded(score_thresholds(tagged), 4)
         run['calibration'] = rounded(score_ranges(judge(tagged)), 4)
     return run
@@ -800,7 +810,7 @@ def record(folder):
     # What training prints at its end, without the line that names its files (it also finds the
     # threshold again), and what inference.py's --explain prints
     arguments = Namespace(**{**tagger.arguments, 'output_dir': folder})
-    run['end'] = printed(finish, arguments)[1:]
+    run['end'] = printed(finish, arguments, *read_files(arguments))[1:]
     run['explained'] = printed(inference.main, [str(path), '--explain', '--text', EXPLAINED])
     tags, tag_map = run['tags'], tagger.maps['tag_map']
     task_tags = next(tagger.tag([TASK]))['tags']
@@ -834,6 +844,8 @@ def main(argv):
     add('--record', metavar='FOLDER', help='write img/run.json anew, from a run')
     add('--folder', default=HERE, help="where the README's pictures go (default: here)")
     args = parser.parse_args(argv)
+    if '' in (args.run, args.record, args.folder):
+        raise InputError('expected the name of a folder, found none')
     if args.run:
         draw_run(args.run)
     elif args.record:

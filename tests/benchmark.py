@@ -85,7 +85,7 @@ def useful_flops(model, sentences, training):
         return sum(2 * weight.numel() for layer in layers
                    for name, weight in layer.named_parameters() if 'weight' in name)
 
-    steps, chars = int(sentences.wmap_lengths.sum()), int(sentences.cmap_lengths.sum())
+    steps, chars = int(sum(sentences.wmap_lengths)), int(sum(sentences.cmap_lengths))
     forward = (chars * flops(model.forw_char_lstm, model.back_char_lstm)
                + steps * flops(model.subword_hw, model.word_blstm, model.crf.emission))
     predicted = steps - len(sentences.wmap_lengths)
@@ -232,7 +232,6 @@ def measure(args, sentences):
     reading = measure_reading(words, tags, run.maps)
     loading, _ = measure_embeddings(args.vectors, repeat=3)
     val_loader = train.make_loader(words, tags, run.maps, run.args)
-    val_loader.sampler.batch_size = args.eval_batch_size
     return {'reading and encoding, sentences/s': len(words) / reading,
             'loading embeddings, words/s': args.vectors / loading,
             **measure_training(run, loader),
@@ -259,7 +258,6 @@ def main(argv):
     add('--sentences', type=int, default=1000, help='of the smallest corpus')
     add('--growth', type=int, nargs='*', default=[1, 4, 16], help='times so many')
     add('--batch_size', type=int, default=10)
-    add('--eval_batch_size', type=int, default=32)
     add('--file', help='CoNLL file to use instead of a synthetic corpus')
     add('--vectors', type=int, default=20_000, help='number of word vectors')
     args = parser.parse_args(argv)
@@ -270,7 +268,7 @@ def main(argv):
         lengths = pool.apply(measure_lengths, (args,))
         columns = [pool.apply(measure, (args, size)) for size in sizes]
     print(f'{torch.__version__}, {args.device}, {args.threads} threads, batches of '
-          f'{args.batch_size} in training and {args.eval_batch_size} in tagging')
+          f'{args.batch_size} in training')
     print(f'{"":36}', *(f'{size:>12,}' for size in sizes))
     for name in columns[0]:
         print(f'{name:36}', *(f'{column[name]:12,.1f}' for column in columns))

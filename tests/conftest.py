@@ -120,9 +120,9 @@ def trained(tmp_path_factory):
     return folder
 
 
-def variant(path, folder, task='ner', threshold=None):
-    """A copy of a checkpoint of named entities, as if it were for another task or threshold."""
+def variant(path, folder, threshold=None, **arguments):
+    """A copy of a checkpoint, as if it had another threshold or, like its task, other arguments."""
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint['arguments']['task'] = task
+    checkpoint['arguments'].update(arguments)
     torch.save({**checkpoint, 'threshold': threshold}, folder / 'variant.pth.tar')
     return folder / 'variant.pth.tar'

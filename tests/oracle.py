@@ -38,6 +38,20 @@ def legal_sequences(scores, length, tag_map, scheme):
             yield sequence, score
 
 
+def best_score(scores, tag_map):
+    """The score of the best sequence for a sentence, (L_w, m, m), whose tags have no scheme.
+
+    That of all sequences up to a word is found tag by tag (Bellman, 1957), in Python's floats.
+    """
+    inside = [tag for name, tag in tag_map.items() if name not in ('<start>', '<end>')]
+    first, *others, last = scores.tolist()
+    best = {tag: first[tag_map['<start>']][tag] for tag in inside}
+    for at_word in others:
+        best = {tag: max(best[before] + at_word[before][tag] for before in inside)
+                for tag in inside}
+    return max(best[before] + last[before][tag_map['<end>']] for before in inside)
+
+
 def entity_sets(scores, length, tag_map, scheme):
     """The probability of every set of entities that a sentence can have, {(entity, ...): p}.
 

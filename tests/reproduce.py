@@ -54,8 +54,8 @@ def lower_case():
 def random_batches():
     """Batches of sentences of any lengths."""
     sampler = train.SimilarLengthSampler
-    train.SimilarLengthSampler = lambda words, chars, **others: sampler(
-        torch.zeros_like(words), torch.zeros_like(chars), **others)
+    train.SimilarLengthSampler = lambda words, chars, *others, **named: sampler(
+        torch.zeros_like(words), torch.zeros_like(chars), *others, **named)
 
 
 def norm_clipping():
@@ -183,7 +183,8 @@ def perform(run, args):
               'plain': max(float(row['plain_score']) for row in log)}
     names = ('precision', 'recall', 'F1')
     for name, path in (('val', val_file), ('test', test_file)):
-        gold, tagged = tag_labeled(tagger, path)
+        words, gold = utils.read_corpus(path, tagger.task, tagger.arguments['tag_column'], 'iob2')
+        tagged = tag_labeled(tagger, words, gold)
         predicted = [sentence['tags'] for sentence in tagged]
         rows, found = utils.score_task(gold, predicted, tagger.task)
         # The last row is that of all entities
@@ -261,6 +262,8 @@ def write_curves(runs, args):
                 'seconds': min(float(row['seconds']) for log in logs for row in log),
                 'scores': [round(mean(float(row[score]) for row in rows), 4)
                            for rows in zip(*logs)]}
+    if not curves:
+        raise utils.InputError(f'{args.folder}: expected runs, found none; {CURVES} is as it was')
     CURVES.write_text(json.dumps(curves, indent=1) + '\n')
 
 
@@ -281,10 +284,11 @@ def main(argv):
     with ThreadPoolExecutor(args.jobs) as pool:
         statuses = list(pool.map(lambda run: perform_apart(run, args), TABLES[args.table]))
     print_table(TABLES[args.table], args)
-    if args.table == 'parts':
-        write_curves(TABLES['parts'], args)
     if any(statuses):
         sys.exit(1)
+    # The picture is of all runs or stays as it is
+    if args.table == 'parts':
+        write_curves(TABLES['parts'], args)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,8 @@ from datasets import Batch, SimilarLengthSampler, WCDataset
 from inference import IMPOSSIBLE, Tagger, ViterbiDecoder, load_tagger
 from models import CRF, LM_LSTM_CRF, Highway, ViterbiLoss, lm_loss, lm_targets
 from train import LOG, main
-from utils import InputError, clip_gradient, create_input_tensors, create_maps
+from utils import (InputError, clip_gradient, convert_tags, create_input_tensors,
+                   create_maps)
 
 
 def number_tags(names):
@@ -102,7 +103,7 @@ def test_parts_of_speech_are_no_scheme_however_they_are_spelled(favored):
     model, maps = model.double(), dict(zip(('word_map', 'char_map', 'tag_map'), maps))
     names, found = list(maps['tag_map']), set()
     model.crf.emission.bias.data[names.index(favored)] += 2
-    tagger = Tagger(model, maps, {'task': 'pos', 'tag_scheme': 'iobes'})
+    tagger = Tagger(model, maps, {'task': 'pos', 'tag_scheme': 'iobes', 'tokenizer': 'words'})
     for words, _ in CHUNKS:
         (tagged,) = tagger.tag([words], probabilities=True)
         scores, _, _ = run(model, create_input_tensors([words], None, **maps))
@@ -484,6 +485,26 @@ def test_dataset_and_its_trimmed_batches():
         assert torch.equal(field[1], one[:field.size(1)] if one.dim() else one)
     untagged = WCDataset(*batch._replace(tmaps=None))
     assert untagged[2].tmaps is None and untagged[[2, 3]].tmaps is None
+
+
+def test_a_long_sentence_pads_its_own_batch_alone():
+    """A dataset of rows has as many numbers as its sentences need."""
+    sentences = [(['x' * 98] * 100, ['O'] * 100), *PEOPLE]
+    loader, _ = make_run(sentences=sentences)
+    dataset, chars = loader.dataset, [len(' '.join(words)) + 2 for words, _ in sentences]
+    assert chars[0] > 9_900
+    for name in ('cmaps_f', 'cmaps_b'):
+        assert sum(map(len, getattr(dataset.sentences, name))) == sum(chars)
+    for i in range(1, len(sentences)):
+        assert dataset[[i]].cmaps_f.shape == dataset[[i]].cmaps_b.shape == (1, chars[i])
+        assert dataset[[i]].wmaps.shape == (1, len(sentences[i][0]) + 1)
+    words, tags = zip(*sentences)
+    tags = [convert_tags(row, 'iobes') for row in tags]
+    maps = create_maps(words, tags, 1, 1)
+    whole = create_input_tensors(words, tags, *maps)
+    for rows in ([2, 1], [0, 3], [4]):
+        expected = Batch(*(field[rows] for field in whole)).trim()
+        assert all(torch.equal(a, b) for a, b in zip(dataset[rows], expected, strict=True))
 
 
 def test_lengths_of_a_batch_stay_on_the_cpu():

@@ -230,18 +230,36 @@ def test_a_page_of_parts_of_speech_shows_all_tags(trained, file, tmp_path):
 
 @pytest.mark.parametrize('kept, arguments, start', [
     (0.35, (), 0.35), (None, (), 0.5), (0.35, ('--threshold', 0.2), 0.2),
-    (0.35, ('--threshold', 'best'), 0.35), (0.35, ('--threshold', 0), 0)])
+    (0.35, ('--threshold', 'best'), 0.35), (0.35, ('--threshold', 0.001), 0.001)])
 def test_what_is_in_a_page(trained, file, tmp_path, kept, arguments, start):
     checkpoint = variant(trained / BEST, tmp_path, threshold=kept)
     page = call(inference.main, checkpoint, file, '--output_format', 'html', *arguments)
     settings = json.loads(re.search('const settings = (.*);', page)[1])
     assert settings == {'title': str(file), 'task': 'ner', 'threshold': start}
     rows = re.search(r'(?s)const sentences = \[\n(.*),\n\];', page)[1]
-    tagged = inference.load_tagger(checkpoint).tag(LINES, least=0.05)
+    tagged = inference.load_tagger(checkpoint).tag(LINES, least=min(start, 0.05))
     wanted = [{name: row[name] for name in ('text', 'candidates')} for row in tagged]
     assert json.loads(f'[{rows}]') == json.loads(json.dumps(wanted))
     # Nothing ends the script but its own end
     assert page.count('</script') == 1 and '<!--' not in page
+
+
+def test_a_page_has_every_entity_of_a_low_threshold(trained, file):
+    options = (trained / BEST, file, '--threshold', 0.001, '--output_format')
+    rows = call(inference.main, *options, 'jsonl').rstrip('\n').split('\n')
+    page = call(inference.main, *options, 'html')
+    assert json.loads(re.search('const settings = (.*);', page)[1])['threshold'] == 0.001
+    shown = json.loads('[' + re.search(r'(?s)const sentences = \[\n(.*),\n\];', page)[1] + ']')
+    improbable = 0
+    for row, sentence in zip(map(json.loads, rows), shown, strict=True):
+        entities = [[one[name] for name in ('type', 'start', 'end', 'probability')]
+                    for one in row['entities']]
+        assert all(entity in sentence['candidates'] for entity in entities)
+        # The page chooses as inference.py does
+        assert [one[:3] for one in inference.choose(sentence['candidates'], 0.001)] == [
+            one[:3] for one in entities]
+        improbable += sum(p < 0.05 for *_, p in entities)
+    assert improbable > 0
 
 
 def test_a_file_that_cannot_be_read_leaves_no_half_page(trained, file, tmp_path, capsys):

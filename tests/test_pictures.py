@@ -165,6 +165,24 @@ def test_a_run_of_parts_of_speech(tmp_path):
     assert 'accuracy' in texts['learning'] and 'both LMs, training' not in texts['learning']
 
 
+def test_a_run_on_the_sample_that_was_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, 'train', lambda *_: (0.0, 0.0))
+    monkeypatch.chdir(tmp_path)
+    call(train.main, *SMALL, '--epochs', 1, '--output_dir', 'run')
+    (tmp_path / 'run').rename(tmp_path / 'moved')
+    call(draw.main, '--run', 'moved')
+    assert len(drawn(tmp_path / 'moved')) == 4
+
+
+@pytest.mark.parametrize('name', ['T$_{0$', '$', '$x$', '\\$', 'T$_0$'])
+def test_a_tag_is_no_formula(tmp_path, name):
+    write_conll(tmp_path / 'data.txt', [(['Dunston', 'checks'], [name, 'VBZ'])] * 2)
+    call(train.main, *SMALL, *data_files(tmp_path), '--task', 'pos', '--epochs', 1,
+         '--output_dir', tmp_path)
+    call(draw.main, '--run', tmp_path)
+    assert drawn(tmp_path)['transitions'].count(name) == 2
+
+
 def test_no_run(run):
     result = run_script('img/draw.py', '--run', run.parent)
     assert result.returncode == 1 and result.stdout == ''
@@ -177,3 +195,5 @@ def test_no_run(run):
         with pytest.raises(InputError, match=problem):
             draw.main(['--run', str(run)])
     assert drawn(run) == {}
+    with pytest.raises(InputError, match='^expected the name of a folder, found none$'):
+        draw.main(['--run', ''])

@@ -120,6 +120,33 @@ def test_curves_over_minutes(args, monkeypatch):
         'the small model': {'seconds': 20, 'scores': [0.5]}}}
 
 
+@pytest.mark.parametrize('log', [None, 'epoch,accuracy,seconds\n', 'epoch\n0\n', ''])
+def test_curves_that_cannot_be_read_leave_the_earlier_ones(args, monkeypatch, log):
+    monkeypatch.setattr(reproduce, 'CURVES', args.data / 'parts.json')
+    reproduce.CURVES.write_text('earlier ones')
+    run = reproduce.Run('ewt', 'the full model', 2, 0)
+    if log is not None:
+        run.folder(args).mkdir(parents=True)
+        (run.folder(args) / train.LOG).write_text(log)
+    with pytest.raises((utils.InputError, KeyError, ValueError)):
+        reproduce.write_curves([run], args)
+    assert reproduce.CURVES.read_text() == 'earlier ones'
+
+
+def test_runs_that_failed_leave_the_earlier_curves(args, monkeypatch, capfd):
+    monkeypatch.setattr(reproduce, 'CURVES', args.data / 'parts.json')
+    reproduce.CURVES.write_text('earlier ones')
+    runs = [reproduce.Run('ewt', 'the full model', 2, seed) for seed in (0, 1)]
+    # Of the first one there is a log
+    runs[0].folder(args).mkdir(parents=True)
+    (runs[0].folder(args) / train.LOG).write_text('epoch,accuracy,seconds\n0,0.5,90\n')
+    monkeypatch.setitem(reproduce.TABLES, 'parts', runs)
+    monkeypatch.setattr(reproduce, 'perform_apart', lambda run, args: 1)
+    with pytest.raises(SystemExit):
+        reproduce.main(['parts', '--folder', str(args.folder)])
+    assert reproduce.CURVES.read_text() == 'earlier ones'
+
+
 def test_a_run_that_was_cut_off_goes_on(args, monkeypatch):
     run = reproduce.Run('wnut17', 'the full model', epochs=2, seed=0)
     train_epoch = train.train

@@ -3,6 +3,8 @@
 import csv
 import errno
 import fcntl
+import functools
+import itertools
 import math
 import os
 import random
@@ -216,6 +218,82 @@ def test_dynamic_rnn(capsys):
     assert 'tensor([3, 3, 2, 1, 1])' in output
 
 
+# --- What training says of its files ---
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """No epoch is trained."""
+    monkeypatch.setattr(train, 'train_epochs', lambda *_: None)
+
+
+def said(*arguments):
+    """The lines that training prints before its first epoch would begin."""
+    return call(train.main, *SMALL, *arguments).splitlines()
+
+
+def test_the_column_and_what_it_holds_are_said(untouched, tmp_path):
+    data = write_conll(tmp_path / 'data.txt', PEOPLE)
+    first, *_ = said(*data_files(tmp_path), '--output_dir', tmp_path)
+    assert first.startswith(str(data)) and re.search(r'column -1\b.*: PER 4,? LOC 3$', first)
+    first, *_ = said(*data_files(tmp_path), '--output_dir', tmp_path, '--task', 'pos',
+                     '--tag_column', 3)
+    assert re.search(r'column 3\b.*: O 10,? B-PER 4,? B-LOC 3,? I-PER 1$', first)
+
+
+def test_sentences_that_are_in_the_training_file_too_are_counted(untouched, tmp_path):
+    files = [write_conll(tmp_path / f'{name}.txt', sentences) for name, sentences in (
+        ('train', PEOPLE), ('val', [PEOPLE[0], PEOPLE[0], (['Rain'], ['B-LOC'])]),
+        ('test', [(['Rain'], ['O'])]))]
+    options = sum(zip(('--train_file', '--val_file', '--test_file'), files), ())
+    (note,) = [line for line in said(*options, '--output_dir', tmp_path) if ' 2 of 3 sent' in line]
+    assert str(files[1]) in note and f'in {files[0]}, too' in note
+
+
+@pytest.mark.parametrize('sentence, share, examples', [
+    (['Brandt,', 'Oslo', '(and)', 'Rain.'], '75%', 'Brandt,, (and), Rain.'),
+    (['\u5317\u4eac\u5e02'], '100%', '\u5317\u4eac\u5e02'),
+    (['Oslo'] * 48 + ["l'Oslo,", '.'], '2%', "l'Oslo,")])
+def test_words_that_raw_text_would_not_have_are_warned_of(
+        untouched, tmp_path, sentence, share, examples):
+    write_conll(tmp_path / 'data.txt', [(sentence, ['B-LOC'] * len(sentence))] * 3)
+    options = (*data_files(tmp_path), '--output_dir', tmp_path)
+    (warning,) = [line for line in said(*options) if 'warning' in line]
+    assert warning.startswith('warning: ') and f' {share} ' in warning
+    assert examples in warning and '--tokenizer' in warning
+    assert not any('warning' in line for line in said(*options, '--tokenizer', 'spaces'))
+
+
+def test_of_the_sample_and_of_few_words_nothing_is_warned(untouched, tmp_path):
+    assert not any('warning' in line for line in said('--output_dir', tmp_path))
+    write_conll(tmp_path / 'data.txt', [(['Oslo'] * 99 + ['(a)'], ['B-LOC'] * 100)])
+    assert not any('warning' in line for line in said(
+        *data_files(tmp_path), '--output_dir', tmp_path))
+
+
+def test_a_model_splits_text_as_it_was_told_in_training(people, tmp_path):
+    call(train.main, *people, '--epochs', 1, '--tokenizer', 'fine')
+    options = (tmp_path / BEST, '--output_format', 'conll', '--text', "l'Oslo AHU-G1")
+    words = [row.split(' ')[0] for row in call(inference.main, *options).split('\n')[:-2]]
+    assert words == "l ' Oslo AHU - G 1".split()
+    words = [row.split(' ')[0]
+             for row in call(inference.main, *options, '--tokenized').split('\n')[:-2]]
+    assert words == "l'Oslo AHU-G1".split()
+    assert_one_line(train.main, ['--checkpoint', tmp_path / LATEST, '--tokenizer', 'words'],
+                    '--tokenizer: expected fine, as before, found words')
+    call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', 2)
+    assert load_tagger(tmp_path / LATEST).tokenizer == 'fine'
+
+
+def test_a_frequent_word_has_the_vector_of_its_lower_case(people, tmp_path):
+    (tmp_path / 'vectors.txt').write_text('oslo 1 2 3 4 5 6\n')
+    call(train.main, *people, '--epochs', 1, '--lr', 0, '--no-caseless', '--emb_file',
+         tmp_path / 'vectors.txt')
+    tagger = load_tagger(tmp_path / LATEST)
+    index = tagger.maps['word_map']['Oslo']
+    assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3, 4, 5, 6]
+
+
 # --- What the arguments change ---
 
 
@@ -338,7 +416,7 @@ ARGUMENTS = ['--min_word_freq 2', '--min_char_freq 2', '--no-caseless', '--no-ex
 def test_the_arguments_of_these_tests_are_all_that_there_are():
     args, _ = train.parse_arguments([])
     others = {'train_file', 'val_file', 'test_file', 'emb_file', 'patience', 'criterion',
-              'checkpoint', 'output_dir', 'device'}
+              'checkpoint', 'output_dir', 'device', 'tokenizer'}
     tested = {word.removeprefix('--').removeprefix('no-')
               for arguments in ARGUMENTS for word in arguments.split() if word[:2] == '--'}
     assert tested | others == set(vars(args)) and not tested & others
@@ -542,10 +620,12 @@ def test_earlier_runs_are_kept(people, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {'data.txt', *kept}
     call(train.main, *people, '--epochs', 1)
     age(tmp_path, LOG, datetime(2021, 1, 2))
-    kept.update({name: (tmp_path / name).read_bytes() for name in names})
-    assert_one_line(train.main, [*people, '--epochs', 1], f'.{stamp}: expected no such file')
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        'data.txt': (tmp_path / 'data.txt').read_bytes(), **kept}
+    # Of the same second as an earlier one
+    more = [(tmp_path / name).read_bytes() for name in names]
+    call(train.main, *people, '--epochs', 1)
+    files = contents(tmp_path)
+    assert len(files) == 1 + len(kept) + 2 * len(names) and kept.items() <= files.items()
+    assert all(data in files.values() for data in more)
 
 
 def test_going_on_elsewhere_keeps_the_other_runs_apart(people, tmp_path):
@@ -560,16 +640,16 @@ def test_going_on_elsewhere_keeps_the_other_runs_apart(people, tmp_path):
         assert load_checkpoint(folder / BEST, 'cpu')['epoch'] == 2
     assert of_pos == {name: (tmp_path / f'{name}.{stamp}').read_bytes() for name in of_pos}
     age(tmp_path, LATEST, datetime(2022, 1, 1))
-    assert '1 epochs are done already' in call(train.main, '--checkpoint', earlier)
+    before = contents(tmp_path)
+    assert_one_line(train.main, ['--checkpoint', earlier], 'expected more than the 1 that are done')
+    assert contents(tmp_path) == before
 
 
-def test_going_on_from_the_best_epoch_keeps_the_log_of_the_later_ones(people, tmp_path):
-    call(train.main, *people, '--epochs', 3, '--lr', 0)
-    stamp, log = age(tmp_path, LATEST, datetime(2020, 1, 1)), read_log(tmp_path)
-    call(train.main, '--checkpoint', tmp_path / BEST, '--epochs', 2)
-    with open(tmp_path / f'{LOG}.{stamp}', newline='') as file:
-        assert list(csv.DictReader(file)) == log and len(log) == 3
-    assert [row['epoch'] for row in read_log(tmp_path)] == ['0', '1']
+def test_the_best_checkpoint_is_none_to_continue_from(people, tmp_path):
+    call(train.main, *people, '--epochs', 1)
+    before = contents(tmp_path)
+    assert_one_line(train.main, ['--checkpoint', tmp_path / BEST], f'expected {LATEST}')
+    assert contents(tmp_path) == before
 
 
 def test_the_advice_how_to_continue_names_a_file_that_is_there(people, tmp_path, monkeypatch):
@@ -581,18 +661,19 @@ def test_the_advice_how_to_continue_names_a_file_that_is_there(people, tmp_path,
     monkeypatch.setattr(train, 'train_epochs', interrupted)
     output = call(train.main, *people, '--output_dir', new)
     assert 'stopped in epoch 0; there is no checkpoint yet\n' in output
-    # To go on from the best epoch renames the latest one
-    for checkpoint, folder in [(old / LATEST, new), (old / LATEST, old), (old / BEST, old)]:
-        output = call(train.main, '--checkpoint', checkpoint, '--output_dir', folder)
+    assert output.endswith(f'nothing to score: there is no {new / BEST}\n')
+    for folder in (new, old):
+        output = call(train.main, '--checkpoint', old / LATEST, '--output_dir', folder,
+                      '--epochs', 2)
         command = re.search('stopped in epoch 1; to continue: (.*)\n', output)[1]
         # As a shell understands it
-        words = subprocess.run(['sh', '-c', f'printf "%s\\n" {command}'], capture_output=True,
-                               text=True).stdout.splitlines()
-        assert words == ['python', 'train.py', '--checkpoint', str(checkpoint)]
+        *words, path = subprocess.run(['sh', '-c', f'printf "%s\\n" {command}'],
+                                      capture_output=True, text=True).stdout.splitlines()
+        assert words == ['python', 'train.py', '--checkpoint'] and os.path.exists(path)
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize('resumed', [False, True])
@@ -682,11 +763,80 @@ def test_the_same_file_and_folder_by_another_name_start_nothing_anew(people, tmp
     assert 'no better score for 2 epochs' in output and 'all tags' in output
 
 
-def test_nothing_to_score_is_said(people, tmp_path):
+@pytest.mark.parametrize('changed', [{}, {'--output_dir': 'elsewhere'}, {'--val_file': 'val.txt'}])
+def test_with_nothing_left_no_other_best_checkpoint_is_scored_or_written(
+        people, tmp_path, changed):
+    """It would be taken for that of this run, and given this run's threshold."""
     call(train.main, *people, '--epochs', 1)
-    (tmp_path / BEST).unlink()
-    output = call(train.main, '--checkpoint', tmp_path / LATEST)
-    assert output.endswith(f'nothing to score: there is no {tmp_path / BEST}\n')
+    (tmp_path / 'val.txt').write_text((tmp_path / 'data.txt').read_text())
+    (tmp_path / 'elsewhere').mkdir()
+    best = tmp_path / BEST
+    (best.unlink if not changed else lambda: None)()
+    (tmp_path / 'elsewhere' / BEST).write_bytes(b'of another run')
+    arguments = [part for name, value in changed.items() for part in (name, tmp_path / value)]
+    before = best.read_bytes() if changed else None
+    assert_one_line(train.main, ['--checkpoint', tmp_path / LATEST, *arguments],
+                    'expected more than the 1 that are done')
+    assert (best.read_bytes() if best.exists() else None) == before
+    assert (tmp_path / 'elsewhere' / BEST).read_bytes() == b'of another run'
+
+
+def test_nothing_left_to_train_changes_no_file_but_the_threshold(people, tmp_path):
+    call(train.main, *people, '--epochs', 2)
+    before, best = contents(tmp_path), load_checkpoint(tmp_path / BEST, 'cpu')
+    for epochs in (2, 1):
+        output = call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', epochs)
+        assert 'all tags' in output and '2 epochs are done already' in output
+        after = contents(tmp_path)
+        assert after.keys() == before.keys()
+        assert [name for name in before if after[name] != before[name]] in ([], [BEST])
+        assert_same(load_checkpoint(tmp_path / BEST, 'cpu'), best)
+
+
+def test_three_runs_of_one_second_keep_all_files(people, tmp_path):
+    then, all_files = datetime(2021, 1, 2), []
+    for _ in range(3):
+        call(train.main, *people, '--epochs', 1)
+        age(tmp_path, LOG, then)
+        all_files += [(tmp_path / name).read_bytes() for name in (BEST, LATEST, LOG)]
+    call(train.main, *people, '--epochs', 1)
+    kept = list(contents(tmp_path).values())
+    assert len(kept) == 1 + 4 * 3 and all(data in kept for data in all_files)
+    assert len({path.name for path in tmp_path.glob(f'{LATEST}.2021*')}) == 3
+
+
+def test_a_folder_that_was_moved_goes_on_with_its_best_score(tmp_path, monkeypatch):
+    """With the sample's files, which are found from anywhere, and with paths that are relative."""
+    def known(*_):
+        return 1.0, {'macro_f1': 0.5, 'entity_f1': 0.5, 'accuracy': 0.5}
+
+    monkeypatch.setattr(train, 'train', lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(train, 'validate', known)
+    for name in ('first', 'second'):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / 'first')
+    call(train.main, *SMALL, '--epochs', 1, '--output_dir', 'run')
+    arguments = load_checkpoint('run/' + LATEST, 'cpu')['arguments']
+    assert [arguments[f'{name}_file'] for name in ('train', 'val', 'test')] == [None] * 3
+    monkeypatch.chdir(tmp_path / 'second')
+    (tmp_path / 'first' / 'run').rename(tmp_path / 'second' / 'moved')
+    output = call(train.main, '--checkpoint', f'moved/{LATEST}', '--epochs', 3)
+    assert ANEW not in output and 'is kept as' not in output
+    assert load_checkpoint(f'moved/{LATEST}', 'cpu')['best_score'] == 0.5
+    assert load_checkpoint(f'moved/{BEST}', 'cpu')['epoch'] == 1
+    assert {path.name for path in (tmp_path / 'second' / 'moved').iterdir()} == {LATEST, BEST, LOG}
+
+
+@pytest.mark.parametrize('processes', [None, 2])
+def test_the_advice_names_the_command_that_began(people, tmp_path, monkeypatch, capsys, processes):
+    _, run = make_run('--output_dir', tmp_path)
+    (tmp_path / LATEST).write_bytes(b'')
+    monkeypatch.setattr(train.dist, 'is_initialized', lambda: processes is not None)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    train.say_how_to_continue(run)
+    command = 'torchrun --nproc_per_node=2' if processes else 'python'
+    assert capsys.readouterr().out == (f'stopped in epoch 0; to continue: {command} train.py '
+                                       f'--checkpoint {tmp_path / LATEST}\n')
 
 
 @pytest.mark.parametrize('during', [1, 2])
@@ -790,6 +940,30 @@ def test_two_processes_take_the_same_steps_as_one(people, tmp_path):
     for row, other in zip(read_log(one), read_log(two), strict=True):
         for name in ('val_viterbi_loss', 'macro_f1', 'entity_f1', 'accuracy'):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-4)
+
+
+def test_processes_part_before_the_first_one_scores(people, tmp_path):
+    """However long that takes, the others do not wait for it, and nobody for them."""
+    code = ('import os, time, train, torch.distributed as dist\n'
+            'finish = train.finish\n'
+            'def slow(*arguments):\n'
+            '    assert not dist.is_initialized() and int(os.environ["RANK"]) == 0\n'
+            f'    ended = {str(tmp_path / "ended")!r}\n'
+            '    while not os.path.exists(ended):\n'
+            '        time.sleep(0.05)\n'
+            '    finish(*arguments)\n'
+            'train.finish = slow\n'
+            'import sys, utils\n'
+            'utils.run_main(train.main)\n'
+            'if int(os.environ["RANK"]) == 1:\n'
+            f'    open({str(tmp_path / "ended")!r}, "w").close()\n')
+    script = tmp_path / 'script.py'
+    script.write_text(code)
+    process = start(*TORCHRUN[:-1], script, *people, '--epochs', 1, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.count('all tags') == 1
 
 
 SHORT = ['SIGTERM torchrun', 'SIGKILL second']
@@ -923,8 +1097,8 @@ def test_the_threshold_after_ctrl_c_and_when_training_continues(divided, tmp_pat
         output = call(train.main, *arguments, '--epochs', 40)
     assert 'stopped in epoch 12; to continue' in output
     assert_threshold(output, tmp_path, *files)
-    for checkpoint, epochs in ((BEST, 40), (LATEST, 42)):
-        output = call(train.main, '--checkpoint', tmp_path / checkpoint, '--epochs', epochs)
+    for epochs in (40, 42):
+        output = call(train.main, '--checkpoint', tmp_path / LATEST, '--epochs', epochs)
         assert f'epoch {epochs - 1}:' in output and ANEW not in output
         assert_threshold(output, tmp_path, *files)
 
@@ -1019,10 +1193,68 @@ def test_a_checkpoint_of_another_shape_is_refused(trained, tmp_path, keys, value
     assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], f'{path}: ')
 
 
+def by_hand(path, folder, change):
+    """A copy of a checkpoint that somebody has changed by hand."""
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, folder / LATEST)
+    return folder / LATEST
+
+
+def without(name, spelling):
+    """Takes a name out of a map, and another one in."""
+    def change(checkpoint):
+        names = checkpoint['maps'][name].split('\n')
+        names[names.index(spelling)] = 'other'
+        checkpoint['maps'][name] = '\n'.join(names)
+    return change
+
+
+def with_weight(name, value):
+    def change(checkpoint):
+        checkpoint['model'][name].view(-1)[-1] = value
+    return change
+
+
+def with_argument(name, value=None):
+    def change(checkpoint):
+        del checkpoint['arguments'][name]
+        if value is not None:
+            checkpoint['arguments'][name] = value
+    return change
+
+
+CHANGES = {
+    **{f'{spelling!r} in {name}': without(name, spelling) for name, spelling in (
+        *itertools.product(('word_map', 'char_map'), ('<pad>', '<end>', '<unk>')),
+        ('char_map', ' '), ('tag_map', '<start>'), ('tag_map', '<end>'))},
+    'a fourth map': lambda checkpoint: checkpoint['maps'].update(other='<pad>\na'),
+    **{f'{value} in {name}': with_weight(name, value)
+       for name in ('crf.emission.bias', 'word_embeds.weight') for value in (math.nan, math.inf)},
+    **{f'no {name}': with_argument(name) for name in (
+        'dropout', 'tag_scheme', 'tokenizer', 'word_rnn_dim', 'task', 'crf')},
+    **{f'{name} of {value}': with_argument(name, value) for name, value in (
+        ('word_rnn_dim', 10**9), ('char_rnn_dim', 10**9), ('word_emb_dim', 10**9))},
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_a_checkpoint_made_by_hand_is_refused_at_once(trained, tmp_path, change):
+    path, began = by_hand(trained / LATEST, tmp_path, CHANGES[change]), time.process_time()
+    state = torch.get_rng_state()
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')
+    before = contents(tmp_path)
+    if '10' not in change:
+        assert_one_line(train.main, ['--checkpoint', path, '--epochs', 51], '')
+    assert contents(tmp_path) == before
+    assert time.process_time() - began < 5 and torch.equal(state, torch.get_rng_state())
+
+
 @pytest.mark.parametrize('error', [KeyError, TypeError])
 @pytest.mark.parametrize('part', [inference.Tagger, inference.LM_LSTM_CRF, train.Run])
 def test_a_mistake_in_the_code_is_not_blamed_on_the_checkpoint(
         trained, tmp_path, monkeypatch, part, error):
+    @functools.wraps(part.__init__)
     def mistaken(*_, **__):
         raise error('ours')
 
@@ -1066,6 +1298,7 @@ GOOD = 'a X - B-PER\n'
     (GOOD, ['--no-characters'], '--no-characters: expected --no-language_models too'),
     (GOOD, ['--task', 'pos', '--criterion', 'entity_f1'], 'expected --task ner'),
     (GOOD, ['--output_dir', __file__], 'cannot be written'),
+    (GOOD, ['--output_dir', ''], '--output_dir: expected a folder, found no name'),
     (GOOD, ['--output_dir', '/proc/self'], '--output_dir /proc/self: cannot be written'),
     (GOOD, ['--checkpoint', __file__], 'expected a checkpoint of train.py'),
     (GOOD, ['--checkpoint', 'none'], 'none: cannot be read: No such file'),
@@ -1107,3 +1340,28 @@ def test_unknown_tag_when_going_on(trained, tmp_path):
 def test_tagging_needs_a_checkpoint():
     assert_one_line(inference.main, [__file__], f'{__file__}: expected a checkpoint of train.py')
     assert_one_line(inference.main, [], 'the following arguments are required: checkpoint (--help')
+
+
+@pytest.mark.parametrize('rate', ['1e4', '1e9'])
+def test_scores_beyond_all_bounds_end_training_in_one_line(people, rate):
+    assert_one_line(train.main, [*people, '--epochs', 20, '--lr', rate], 'scores far below 1000000')
+
+
+def test_a_checkpoint_in_half_precision_tags_alike(trained, tmp_path):
+    def halve(checkpoint):
+        checkpoint['model'] = {name: weight.half() for name, weight in checkpoint['model'].items()}
+
+    path = by_hand(trained / BEST, tmp_path, halve)
+    assert call(inference.main, path, '--text', 'Amara saw Oslo.') == call(
+        inference.main, trained / BEST, '--text', 'Amara saw Oslo.')
+
+
+@pytest.mark.parametrize('name, value', [
+    ('tag_scheme', 'other'), ('char_emb_dim', 0), ('char_rnn_dim', -1), ('word_rnn_dim', None),
+    ('word_emb_dim', 'x'), ('highway_layers', [])])
+def test_an_argument_of_another_kind_is_refused(trained, tmp_path, name, value):
+    def change(checkpoint):
+        checkpoint['arguments'][name] = value
+
+    path = by_hand(trained / BEST, tmp_path, change)
+    assert_one_line(inference.main, [path, '--text', 'Oslo'], f'{path}: ')

@@ -1,8 +1,16 @@
 """Readers, maps, the eight tensors, tag schemes, embeddings and metrics."""
 
+import bz2
+import errno
 import gzip
+import io
+import lzma
 import os
 import random
+import re
+import time
+import unicodedata
+import zipfile
 
 import hypothesis.strategies as st
 import numpy as np
@@ -119,7 +127,7 @@ SCHEMES = 'IOB1, IOB2, IOBES, BILOU, BMES or BMEWO'
     ('Kofi B-PER\nKofi B-city mayor', {}, ', line 2: expected 2 columns, as in the first row, '
      "found 'Kofi B-city mayor'"),
     ('Kofi - B-PER\nKofi B-PER', {}, ', line 2: expected 3 columns, as in the first row'),
-    ('Oslo\tB-LOC\nis  O', {}, ', line 2: expected 2 columns, as in the first row'),
+    ('Oslo\tB-LOC\nin\tO\nis  O', {}, ', line 3: expected 2 columns, as in the first row'),
     ('Oslo\t-\tB-LOC\nis\tO', {}, ', line 2: expected 3 columns, as in the first row'),
     ('Oslo\tB-LOC\nis\t\tO', {}, ', line 2: expected 2 columns, as in the first row'),
     # Columns that are not there, or not two
@@ -196,6 +204,57 @@ def test_a_pipe_is_read_and_its_mistakes_are_told(text, found):
             assert str(error.value).startswith(f'/dev/fd/{output}') and found in str(error.value)
     finally:
         os.close(output)
+
+
+def test_one_stray_tab_is_no_error_at_another_line(tmp_path):
+    rows = ['Oslo NNP B-LOC', 'is\tVBZ O', 'in NNP\tO ', 'Rain  NN O']
+    assert write_and_read(tmp_path, '\n'.join(rows)) == [
+        [(row.split()[0], row.split()[2]) for row in rows]]
+    # Where tabs are the rule, a line without one is the error
+    with pytest.raises(InputError, match='line 3: expected 3 columns, as in the first row'):
+        write_and_read(tmp_path, 'Oslo\tNNP\tB-LOC\nis\tVBZ\tO\nin NNP O')
+
+
+@pytest.mark.parametrize('line', [
+    '{}Oslo\tB-LOC', 'Oslo\t{}B-LOC', 'Oslo\tB-LOC{}', 'Oslo {}B-LOC'])
+def test_time_is_linear_in_white_space(tmp_path, line):
+    times = []
+    for number in (100_000, 200_000):
+        text = '\n'.join(['Rain\tO'] * ('\t' in line) + [line.format(' ' * number)])
+        (tmp_path / 'file.txt').write_text(text)
+        began = time.process_time()
+        read_corpus(tmp_path / 'file.txt', 'ner', -1, 'iob2')
+        times.append(time.process_time() - began)
+    assert times[1] < min(3 * times[0] + 0.05, 1)
+
+
+@pytest.mark.parametrize('row', [
+    'word pos', 'token label', 'Word Tag', 'Token\tNER', 'TEXT ner_tag'])
+def test_names_of_columns_are_no_words(tmp_path, row):
+    rest = 'Oslo\tB-LOC' if '\t' in row else 'Oslo B-LOC'
+    for task in ('ner', 'pos'):
+        with pytest.raises(InputError, match='file.txt, line 1: expected .*, found') as error:
+            write_and_read(tmp_path, f'{row}\n{rest}\n{rest}', task)
+        assert '\n' not in str(error.value)
+    # Anywhere else they may well be words
+    assert write_and_read(tmp_path, 'The DT\nword pos', 'pos')[0][1] == ('word', 'pos')
+
+
+@pytest.mark.parametrize('text', ['Sentence: 1,Thousands,NNS,O\n,of,IN,O\n',
+                                  'Sentence #,Word,POS,Tag\nSentence: 1,Thousands,NNS,O\n'])
+def test_a_table_with_commas_is_refused_with_a_hint(tmp_path, text):
+    with pytest.raises(InputError, match='line 1: .*data/prepare.py gmb .*commas') as error:
+        write_and_read(tmp_path, text)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('data', ['Oslo B-LOC\n'.encode('utf-16'), b'Oslo B-LOC\nis\0 O\n',
+                                  'Oslo B-LOC\n'.encode('utf-16-le')])
+def test_utf_16_and_zeros_are_refused(tmp_path, data):
+    (tmp_path / 'file.txt').write_bytes(data)
+    with pytest.raises(InputError, match='file.txt[:,] .*expected UTF-8, found') as error:
+        read_corpus(tmp_path / 'file.txt', 'ner', -1, 'iob2')
+    assert '\n' not in str(error.value) and '\0' not in str(error.value)
 
 
 # --- Tag schemes ---
@@ -332,13 +391,50 @@ def test_a_tag_that_is_not_in_the_map_is_refused():
         create_input_tensors([['a']], [['Y']], *maps)
 
 
+# Words of several languages, and how they are written with their marks apart
+COMPOSED = ['Vi\u1ec7t', 'Nam', '\u00e9t\u00e9', '\uc11c\uc6b8', '\u212bngstr\u00f6m']
+APART = [unicodedata.normalize('NFD', word) for word in COMPOSED]
+
+
+def test_composed_letters_are_those_with_marks():
+    assert all(one != other for one, other in zip(COMPOSED, APART) if one != 'Nam')
+    both = [[COMPOSED], [APART]]
+    maps, other_maps = (create_maps(words, [['X'] * 5], 1, 1, caseless=True) for words in both)
+    assert maps == other_maps
+    tensors, others = (create_input_tensors(words, [['X'] * 5], *maps) for words in both)
+    assert all(torch.equal(one, other) for one, other in zip(tensors, others))
+    assert maps[0]['<unk>'] not in tensors.wmaps and maps[1]['<unk>'] not in tensors.cmaps_f
+
+
+@pytest.mark.parametrize('written, searched', [(COMPOSED, APART), (APART, COMPOSED)])
+def test_vectors_of_composed_letters_are_those_of_letters_with_marks(tmp_path, written, searched):
+    (tmp_path / 'vectors.txt').write_text(''.join(
+        f'{word} {n} 7\n' for n, word in enumerate(written)), encoding='utf-8')
+    word_map = create_maps([searched[:3]], [['X'] * 3], min_word_freq=1)[0]
+    vectors, word_map, _ = load_embeddings(tmp_path / 'vectors.txt', word_map)
+    char_map = {' ': 0, '<end>': 1, '<unk>': 2}
+    indices = create_input_tensors([searched], None, word_map, char_map, {})[0]
+    assert vectors[indices[0, :-1]].tolist() == [[n, 7] for n in range(5)]
+
+
+@pytest.mark.parametrize('letters', [100, 101, 150])
+def test_of_a_long_word_the_first_hundred_letters_are_read(letters):
+    short, long = 'a' * 98 + 'bc', 'a' * 98 + 'bc' * 40
+    maps = create_maps([[long[:letters], 'Oslo']], [['X', 'X']], 1, 1)
+    assert short in maps[0]
+    tensors, others = (create_input_tensors([[word, 'Oslo']], [['X', 'X']], *maps)
+                       for word in (short, long[:letters]))
+    assert all(torch.equal(one, other) for one, other in zip(tensors, others))
+    assert maps[0]['<unk>'] not in tensors.wmaps
+
+
 # --- Embeddings ---
 
 GLOVE = 'the 0.1 -0.2\noslo 3e-1 4\nthe 9 9\nat name@x.org 5 6\nOslo 7 8\n<unk> 1 -1\n'
 GLOVE += '\u00e9t\u00e9 1 2\n'
 
 
-@pytest.mark.parametrize('header', ['', '6 2\n', '\ufeff', '\ufeff6 2\n'])
+@pytest.mark.parametrize('header', ['', '7 2\n', '\ufeff', '\ufeff7 2\n'])
 @pytest.mark.parametrize('zipped', [False, True])
 def test_load_embeddings(tmp_path, capsys, header, zipped):
     file = tmp_path / ('vectors.txt' + '.gz' * zipped)
@@ -434,6 +530,51 @@ def test_rows_of_vectors_that_are_refused(tmp_path, text, message, name):
         load(tmp_path, text, name)
     assert str(error.value).startswith(f'{tmp_path / name}{message}')
     assert '\n' not in str(error.value)
+
+
+WORD_MAP = {'<pad>': 0, 'oslo': 1, '<end>': 2, '<unk>': 3}
+
+
+def zipped(data):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('vectors.txt', data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('packed', [bz2.compress, lzma.compress, gzip.compress, zipped])
+def test_packed_vectors_are_to_be_unpacked(tmp_path, packed):
+    file = tmp_path / 'vectors.txt'
+    file.write_bytes(packed(b'oslo 1 2\n'))
+    with pytest.raises(InputError) as error:
+        load_embeddings(file, WORD_MAP)
+    assert str(error.value) == f'{file}: expected text or text in a .gz; unpack it first'
+
+
+def test_vectors_with_capitals_alone_say_what_takes_them(tmp_path, capsys):
+    (tmp_path / 'vectors.txt').write_text('Oslo 1 2\n')
+    for caseless in (True, False):
+        load_embeddings(tmp_path / 'vectors.txt', WORD_MAP, caseless=caseless)
+        assert ('(--no-caseless takes those with capitals)' in capsys.readouterr().out) == caseless
+
+
+@pytest.mark.parametrize('header', ['2 2', '1 2', '3 2', '4 2'])
+def test_a_header_that_counts_wrong_is_noted(tmp_path, header, capsys):
+    load(tmp_path, f'{header}\nOslo 1 2\nRome 3 4\nOslo 1 2\n')
+    first, *others = capsys.readouterr().out.splitlines()
+    if header == '3 2':
+        assert 'has vectors for' in first and not others
+    else:
+        assert first.startswith(f'note: {tmp_path / "vectors.txt"} has 3 vectors, ')
+        assert re.findall(r'\d+', first.split(' vectors, ')[1]) == [header[0]]
+
+
+def test_a_word_without_a_vector_has_that_of_its_lower_case(tmp_path):
+    (tmp_path / 'vectors.txt').write_text('oslo 1 2\nRome 3 4\nrome 5 6\n')
+    word_map = create_maps([['Oslo', 'Rome', 'OSLO']], [['X'] * 3], 1)[0]
+    vectors, _, _ = load_embeddings(tmp_path / 'vectors.txt', word_map)
+    assert [vectors[word_map[word]].tolist() for word in ('Oslo', 'Rome', 'OSLO')] == [
+        [1, 2], [3, 4], [1, 2]]
 
 
 def test_the_largest_and_the_smallest_values_are_read(tmp_path):
@@ -597,14 +738,16 @@ def checkpoint(tmp_path):
     """The file of a checkpoint of a small model, and what was saved."""
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    maps = {'word_map': {'<pad>': 0, 'a\u2028b': 1, ' ': 2, '1\u00a0000': 3, 'x\x85': 4, '\t': 5},
-            'char_map': {'<pad>': 0}, 'tag_map': {'<start>': 0, '<end>': 1}}
+    words = ['<pad>', 'a\u2028b', ' ', '1\u00a0000', 'x\x85', '\t', '<end>', '<unk>']
+    maps = {name: {one: i for i, one in enumerate(numbered)} for name, numbered in (
+        ('word_map', words), ('char_map', ['<pad>', ' ', '<end>', '<unk>']),
+        ('tag_map', ['<start>', '<end>']))}
     path = tmp_path / 'model.pth.tar'
     content = {
         'model': model.state_dict(), 'plain': {}, 'updates': 1, 'maps': maps,
         'optimizer': optimizer.state_dict()['state'],
         'epoch': 7, 'best_score': 0.5, 'epochs_since_improvement': 1, 'log': [],
-        'arguments': {'task': 'ner'}}
+        'arguments': {'task': 'ner', 'tag_scheme': 'iobes', 'tokenizer': 'words'}}
     utils.save_checkpoint(path, content)
     return path, content
 
@@ -612,12 +755,12 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_is_what_was_saved(checkpoint):
     path, content = checkpoint
     loaded = utils.load_checkpoint(path, 'cpu')
-    assert loaded['format'] == 4 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
+    assert loaded['format'] == 5 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
     assert all(torch.equal(loaded['model'][name], p) for name, p in content['model'].items())
 
 
 @pytest.mark.parametrize('change, found', [
-    (lambda content: content.update(format=3), 'format 3'),
+    (lambda content: content.update(format=4), 'format 4'),
     (lambda content: content.update(format=99), 'format 99'),
     (lambda content: content.pop('format'), 'another or a damaged file')])
 def test_another_format_is_named(checkpoint, change, found):
@@ -628,7 +771,7 @@ def test_another_format_is_named(checkpoint, change, found):
     with pytest.raises(InputError) as error:
         utils.load_checkpoint(path, 'cpu')
     assert str(error.value) == (
-        f'{path}: expected a checkpoint of train.py, format 4, found {found}')
+        f'{path}: expected a checkpoint of train.py, format 5, found {found}')
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left on device')])
@@ -665,3 +808,19 @@ def test_other_errors_are_not_those_of_files_unless_they_are_named(error):
     for named in ((), (ZeroDivisionError,)):
         with pytest.raises(error), utils.file_errors('here.txt', 'used', *named):
             raise error('ours')
+
+
+@pytest.mark.parametrize('thousands', range(0, 60, 3))
+def test_a_full_disk_is_named_however_much_fits(tmp_path, monkeypatch, thousands):
+    """At some sizes, torch.save hides it: less was written than it thought."""
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > thousands * 1000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr('builtins.open', lambda path, mode: Full(path, 'w'))
+    content = {'maps': {'word_map': {'a': 0}}, 'model': {'weight': torch.zeros(20_000)}}
+    with pytest.raises(InputError, match='cannot be written: No space left on device$'):
+        utils.save_checkpoint(tmp_path / 'model.pth.tar', content)
+    assert not list(tmp_path.iterdir())
