@@ -55,7 +55,7 @@ def pad(rows):
     return torch.from_numpy(padded)
 
 class WCDataset(Dataset):
-    """The words and characters of sentences: a big Batch's fields, or rows, still without pads."""
+    """All sentences of a file: a Batch's fields, as padded tensors or as rows without pads."""
     def __init__(self, *fields, **named_fields):
         self.sentences = Batch(*fields, **named_fields)
 

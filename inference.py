@@ -396,7 +396,7 @@ def model_arguments(maps, arguments):
     return {name: {**arguments, **sizes}[name] for name in signature(LM_LSTM_CRF).parameters}
 
 def load_tagger(path, device='cpu'):
-    """Load a checkpoint of train.py for tagging, without random numbers; raises InputError."""
+    """Load a checkpoint as a Tagger, or raise InputError; the random state stays as it was."""
     saved = load_checkpoint(path)
     with file_errors(path, 'used', KeyError, TypeError):
         arguments = model_arguments(saved['maps'], saved['arguments'])

@@ -132,8 +132,8 @@ class LM_LSTM_CRF(nn.Module):
     def read_chars(self, lstm, cmaps, cmarkers):
         """Run a character LSTM over (N, L_c) and take its states at the markers, (N, L_w).
 
-        It reads the pads, too, since packing would be slower: both LSTMs run from left to right,
-        one of them over reversed text, and meet the pads after the last marker.
+        It reads the pads, too: packing would be slower, and they do no harm, since both LSTMs run
+        from left to right (one over reversed text) and meet the pads after the last marker.
         """
         # (N, L_c, char_rnn_dim)
         states, _ = lstm(self.dropout(self.char_embeds(cmaps)))
