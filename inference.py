@@ -400,6 +400,7 @@ def load_tagger(path, device='cpu'):
     saved = load_checkpoint(path)
     with file_errors(path, 'used', KeyError, TypeError):
         arguments = model_arguments(saved['maps'], saved['arguments'])
+        arguments['language_models'] = 'forw_lm_out.weight' in saved['model']
         sizes = [size for weight in saved['model'].values() for size in weight.shape]
         if max(arguments.values()) > max(sizes + [10_000]):
             raise InputError(f'{path}: expected sizes as those of its weights, found {arguments}')

@@ -230,6 +230,14 @@ class Run:
                 'optimizer': self.optimizer.state_dict()['state'],
                 'maps': self.maps, 'arguments': self.arguments, **self.history}
 
+    def for_tagging(self):
+        """What it takes to tag: not the language models; and half precision, up to 65,504."""
+        weights = {name: weight.clamp(-65504, 65504).half()
+                   for name, weight in self.average.model.state_dict().items()
+                   if not name.startswith(('forw_lm_', 'back_lm_'))}
+        return {'model': weights, 'scores': self.history['log'][-1],
+                'maps': self.maps, 'arguments': self.arguments}
+
     def load_state_dict(self, state):
         """Continue from a state_dict, that of the checkpoint args.checkpoint."""
         embeds, average = self.model.word_embeds, self.average
@@ -332,8 +340,7 @@ def make_loader(words, tags, maps, args, training=False):
         sampler = SimilarLengthSampler(
             torch.tensor(words), torch.tensor(chars), args.batch_size, args.seed, process_number(),
             dist.get_world_size() if dist.is_initialized() else 1)
-    on_gpu = args.device.startswith('cuda')
-    return DataLoader(dataset, batch_size=None, sampler=sampler, pin_memory=on_gpu)
+    return DataLoader(dataset, batch_size=None, sampler=sampler, pin_memory=args.device != 'cpu')
 
 def make_optimizer(model, args):
     """Make the optimizer, SGD with momentum, and say whether the words' gradient is sparse."""
@@ -382,11 +389,12 @@ def parse_arguments(argv):
     add_arguments(parser)
     args, checkpoint = parser.parse_args(argv), None
     if args.checkpoint is not None:
-        if Path(args.checkpoint).name == BEST_CHECKPOINT:
-            raise InputError(f'--checkpoint: expected {CHECKPOINT}, to continue from')
-        # The arguments of its run are used in place of the defaults
-        checkpoint = load_checkpoint(args.checkpoint)
         load_tagger(args.checkpoint)  # which refuses what does not fit together
+        checkpoint = load_checkpoint(args.checkpoint)
+        if 'optimizer' not in checkpoint:
+            raise InputError(f'{args.checkpoint}: expected {CHECKPOINT}, to continue from, found '
+                             'a checkpoint for tagging')
+        # The arguments of its run are used in place of the defaults
         if vars(args).keys() != checkpoint['arguments'].keys():
             raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')
         parser.set_defaults(**{**checkpoint['arguments'], 'device': args.device,
@@ -461,14 +469,13 @@ def locked(folder):
 
 def save_epoch(run, is_best):
     """Save an epoch; the latest checkpoint, to continue from, comes last."""
-    folder, checkpoint = Path(run.args.output_dir), run.state_dict()
+    folder, log = Path(run.args.output_dir), run.history['log']
     if is_best:
-        save_checkpoint(folder / BEST_CHECKPOINT, checkpoint)
-    log = run.history['log']
+        save_checkpoint(folder / BEST_CHECKPOINT, run.for_tagging())
     rows = [log[-1].keys(), *(row.values() for row in log)]
     with file_errors(folder / LOG, 'written'):
         (folder / LOG).write_text(''.join(','.join(map(str, row)) + '\n' for row in rows))
-    save_checkpoint(folder / CHECKPOINT, checkpoint)
+    save_checkpoint(folder / CHECKPOINT, run.state_dict())
 
 def print_epoch(row, criterion, is_best):
     """Say how an epoch went, which is a row of the log."""

@@ -34,7 +34,7 @@ from datasets import Batch, make_batch
 SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
 PREFIXES = {'iob2': 'BI', 'iobes': 'BIES'}  # of the tags of an entity
 MOST_CHARS = 100  # letters that are read of a word
-CHECKPOINT_FORMAT = 5
+CHECKPOINT_FORMAT = 6
 
 # --- Maps and the eight tensors ---
 def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
@@ -361,7 +361,7 @@ class AverageMeter:
         self.avg = self.sum / self.count
 
 def save_checkpoint(path, checkpoint):
-    """Save a dict with all that it takes to tag, and to continue training where it stopped."""
+    """Save the state of a run, to continue training, or what it takes to tag: a dict."""
     # A map is saved as one string, which is read faster than 400,000 short ones
     maps = {name: '\n'.join(numbered) for name, numbered in checkpoint['maps'].items()}
     # Written beside its place and then renamed, a checkpoint is always whole

@@ -51,6 +51,9 @@ SHA256 = {
 CONLL2003 = {('eng.train', 'train.txt'): '14,041 sentences, 203,621 tokens, 23,499 entities',
              ('eng.testa', 'val.txt'): '3,250 sentences, 51,362 tokens, 5,942 entities',
              ('eng.testb', 'test.txt'): '3,453 sentences, 46,435 tokens, 5,648 entities'}
+# GMB's types in words: a country is a place, its people a nationality, a storm or disease nature
+GMB_TYPES = {'per': 'person', 'org': 'organization', 'geo': 'place', 'gpe': 'nationality',
+             'tim': 'time', 'art': 'product', 'eve': 'event', 'nat': 'nature'}
 BRACKETS = {'-LRB-': '(', '-RRB-': ')', '-LSB-': '[', '-RSB-': ']', '-LCB-': '{', '-RCB-': '}'}
 # The files of a corpus, and the words in the names of files that become them
 SPLITS = {'train.txt': 'train', 'val.txt': 'dev devel val valid validation', 'test.txt': 'test'}
@@ -125,7 +128,8 @@ def read_gmb(path):
             sentences.append([])
             last = row[0]
         if row and n > 1:
-            sentences[-1].append(tuple(row[1:]))
+            word, pos, tag = row[1:]
+            sentences[-1].append((word, pos, tag[:2] + GMB_TYPES.get(tag[2:], tag[2:])))
     if hashlib.sha256(data).hexdigest() != SHA256['ner_dataset.csv']:
         print(f'note: the published file has another SHA-256 sum, {SHA256["ner_dataset.csv"]}')
     return sentences

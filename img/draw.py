@@ -773,9 +773,10 @@ def read_run(folder):
         # As JSON, since float would make the epochs 0.0, 1.0, 2.0
         log = [{name: round(json.loads(value), 4) for name, value in row.items()
                 if name not in left_out} for row in csv.DictReader(file)]
-    if len(log) < best['epoch']:
-        raise InputError(f'{log_path}: expected {best["epoch"]} epochs or more, found {len(log)}')
-    run = {'log': log, 'best_epoch': best['epoch'] - 1, 'threshold': tagger.threshold,
+    epochs = best['scores']['epoch'] + 1
+    if len(log) < epochs:
+        raise InputError(f'{log_path}: expected {epochs} epochs or more, found {len(log)}')
+    run = {'log': log, 'best_epoch': epochs - 1, 'threshold': tagger.threshold,
            'tags': list(tagger.maps['tag_map']),
            'transition': rounded(tagger.model.crf.transition.tolist(), 3)}
     if tagger.task == 'ner':

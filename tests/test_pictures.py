@@ -114,8 +114,8 @@ def test_pictures_of_a_run(run):
     texts = drawn(run)
     assert texts.keys() == set(names)
     best, latest = (load_checkpoint(run / name, 'cpu') for name in (BEST, LATEST))
-    assert best['epoch'] < latest['epoch'] == len(draw.read_run(run)['log'])
-    assert texts['learning'].count(f'best epoch: {best["epoch"] - 1}') == 2
+    assert best['scores']['epoch'] + 1 < latest['epoch'] == len(draw.read_run(run)['log'])
+    assert texts['learning'].count(f'best epoch: {best["scores"]["epoch"]}') == 2
     assert {'losses', 'validation scores', 'epoch', 'entity F1'} <= set(texts['learning'])
     assert f"the run's threshold: {best['threshold']:.2f}" in texts['thresholds']
     assert {'threshold', 'precision', 'recall', 'F1'} <= set(texts['thresholds'])

@@ -296,13 +296,13 @@ def test_gmb(tmp_path, capsys):
     (tmp_path / 'ner_dataset.csv').write_text(table, encoding='cp1252')
     assert run('gmb', tmp_path / 'ner_dataset.csv', '--output_dir', tmp_path) is None
     train = (tmp_path / 'gmb' / 'train.txt').read_text(encoding='utf-8')
-    assert train.startswith('Thousands NNS - O\nin IN - O\nLondon NNP - B-geo\n" `` - O\n'
+    assert train.startswith('Thousands NNS - O\nin IN - O\nLondon NNP - B-place\n" `` - O\n'
                             '10,000 CD - O\n\n5storm NN - O\n\n… NN - O\n\n')
     assert [(tmp_path / 'gmb' / name).read_text().count('\n\n')
             for name in prepare.SPLITS] == [16, 2, 2]
     output = capsys.readouterr().out
     assert 'note: the published file has another SHA-256 sum, 83257dd9' in output
-    assert 'train.txt: 16 sentences, 20 tokens\n  1 entities: geo 1\n  20 POS tags: NN 15' in output
+    assert 'train.txt: 16 sentences, 20 tokens\n  1 entities: place 1\n  20 POS tags: NN 15' in output
 
 
 @needs_shared
@@ -312,8 +312,12 @@ def test_all_of_gmb(tmp_path, capsys):
     assert run('gmb', tmp_path / 'ner_dataset.csv', '--output_dir', tmp_path) is None
     output = capsys.readouterr().out
     assert '38,367 sentences, 839,237 tokens' in output and 'note:' not in output
+    names = {b'-geo': b'-place', b'-gpe': b'-nationality', b'-per': b'-person',
+             b'-org': b'-organization', b'-tim': b'-time', b'-art': b'-product',
+             b'-eve': b'-event', b'-nat': b'-nature'}
     for ours, theirs in zip(prepare.SPLITS, ('train', 'dev', 'test')):
         expected = (SHARED / 'gmb' / f'{theirs}.txt').read_bytes()
+        expected = re.sub(rb'(?m)(?<= [BI])-\w+$', lambda name: names[name[0]], expected)
         assert (tmp_path / 'gmb' / ours).read_bytes() == expected
 
 
@@ -348,7 +352,7 @@ def test_a_gmb_that_was_saved_again(encoding, end, tmp_path):
     (tmp_path / 'x.csv').write_bytes(table.replace('\n', end).encode(encoding))
     assert run('gmb', tmp_path / 'x.csv', '--output_dir', tmp_path) is None
     assert (tmp_path / 'gmb' / 'train.txt').read_text(encoding='utf-8').startswith(
-        'na\u00efve NNS - O\nin IN - O\nZo\u00eb\u2019s NNP - B-geo\n')
+        'na\u00efve NNS - O\nin IN - O\nZo\u00eb\u2019s NNP - B-place\n')
 
 
 @pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be', 'utf-32'])

@@ -97,9 +97,11 @@ def test_log(trained):
 
 def test_checkpoint_loads_safely_and_knows_its_maps(trained):
     checkpoint = torch.load(trained / BEST, weights_only=True)
-    assert set(checkpoint) == {
+    assert set(checkpoint) == {'format', 'model', 'maps', 'arguments', 'scores', 'threshold'}
+    latest = torch.load(trained / LATEST, weights_only=True)
+    assert set(latest) == {
         'format', 'model', 'plain', 'updates', 'optimizer', 'maps', 'epoch',
-        'best_score', 'epochs_since_improvement', 'log', 'arguments', 'threshold'}
+        'best_score', 'epochs_since_improvement', 'log', 'arguments'}
     assert checkpoint['maps']['word_map'].split('\n')[0] == '<pad>'
     tagger = load_tagger(trained / BEST)
     assert set(tagger.maps['tag_map']) == {
@@ -149,7 +151,8 @@ def test_embeddings_expand_the_vocabulary(people, tmp_path):
     tagger = load_tagger(tmp_path / BEST)
     index = tagger.maps['word_map']['bergen']
     assert tagger.model.word_embeds.weight[index].tolist() == [1, 2, 3]
-    assert tagger.model.forw_lm_out.out_features == index
+    weights = load_checkpoint(tmp_path / LATEST, 'cpu')['model']
+    assert len(weights['forw_lm_out.weight']) == index
     assert 'Bergen' not in tagger.maps['word_map']
     call(train.main, *options, '--epochs', 1, '--no-caseless', '--output_dir', tmp_path / 'cased')
     assert 'Bergen' in load_tagger(tmp_path / 'cased' / BEST).maps['word_map']
@@ -175,7 +178,7 @@ def test_a_loss_that_is_no_number_stops_training(people, tmp_path, monkeypatch):
 
 
 def test_train_and_validate_from_python(trained):
-    checkpoint = load_checkpoint(trained / BEST, 'cpu')
+    checkpoint = load_checkpoint(trained / LATEST, 'cpu')
     loader, run = make_run('--batch_size', 2, maps=checkpoint['maps'])
     losses = [train.train(loader, run) for _ in range(5)]
     assert losses[-1][0] < losses[0][0] and losses[-1][1] < losses[0][1]
@@ -503,8 +506,8 @@ def test_the_criterion_says_which_epoch_is_the_best_and_tested_one(
     monkeypatch.setattr(train, 'validate', lambda *_: results.pop(0))
     output = call(train.main, *people, '--criterion', criterion, '--epochs', 3, '--lr', 1,
                   '--batch_size', 1)
-    assert load_checkpoint(tmp_path / BEST, 'cpu')['epoch'] == epoch
-    assert load_checkpoint(tmp_path / BEST, 'cpu')['best_score'] == 0.3
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['scores']['epoch'] == epoch - 1
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['scores'][criterion] == 0.3
     tested = {}
     for name in (BEST, LATEST):
         scores = call(inference.main, tmp_path / name, '--evaluate', tmp_path / 'data.txt')
@@ -515,7 +518,7 @@ def test_the_criterion_says_which_epoch_is_the_best_and_tested_one(
 
 def test_as_good_is_not_better(people, tmp_path):
     call(train.main, *people, '--lr', 0, '--epochs', 3)
-    assert load_checkpoint(tmp_path / BEST, 'cpu')['epoch'] == 1
+    assert load_checkpoint(tmp_path / BEST, 'cpu')['scores']['epoch'] == 0
 
 
 def test_patience_begins_anew_with_each_better_score(people, tmp_path, monkeypatch):
@@ -637,7 +640,7 @@ def test_going_on_elsewhere_keeps_the_other_runs_apart(people, tmp_path):
     for folder in (tmp_path, tmp_path / 'elsewhere'):
         output = call(train.main, '--checkpoint', earlier, '--epochs', 2, '--output_dir', folder)
         assert f'tagged by {folder / BEST}' in output
-        assert load_checkpoint(folder / BEST, 'cpu')['epoch'] == 2
+        assert load_checkpoint(folder / BEST, 'cpu')['scores']['epoch'] == 1
     assert of_pos == {name: (tmp_path / f'{name}.{stamp}').read_bytes() for name in of_pos}
     age(tmp_path, LATEST, datetime(2022, 1, 1))
     before = contents(tmp_path)
@@ -742,7 +745,7 @@ def test_the_best_score_and_the_patience_start_anew(people, tmp_path, how):
     output = call(train.main, *arguments, '--output_dir', folder)
     assert output.count(ANEW) == 1
     assert [int(row['epoch']) for row in read_log(folder)][done:] == [done, done + 1, done + 2]
-    assert load_checkpoint(folder / BEST, 'cpu')['epoch'] == done + 1
+    assert load_checkpoint(folder / BEST, 'cpu')['scores']['epoch'] == done
     assert f'tagged by {folder / BEST}:\n' in output
     # The earlier best one is still there, and if it was in the way it has another name
     names = [path for path in (*run.glob(f'{BEST}*'), kept) if path.exists()]
@@ -823,7 +826,7 @@ def test_a_folder_that_was_moved_goes_on_with_its_best_score(tmp_path, monkeypat
     output = call(train.main, '--checkpoint', f'moved/{LATEST}', '--epochs', 3)
     assert ANEW not in output and 'is kept as' not in output
     assert load_checkpoint(f'moved/{LATEST}', 'cpu')['best_score'] == 0.5
-    assert load_checkpoint(f'moved/{BEST}', 'cpu')['epoch'] == 1
+    assert load_checkpoint(f'moved/{BEST}', 'cpu')['scores']['epoch'] == 0
     assert {path.name for path in (tmp_path / 'second' / 'moved').iterdir()} == {LATEST, BEST, LOG}
 
 

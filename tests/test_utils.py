@@ -755,12 +755,13 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_is_what_was_saved(checkpoint):
     path, content = checkpoint
     loaded = utils.load_checkpoint(path, 'cpu')
-    assert loaded['format'] == 5 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
+    assert loaded['format'] == 6 and loaded['epoch'] == 7 and loaded['maps'] == content['maps']
     assert all(torch.equal(loaded['model'][name], p) for name, p in content['model'].items())
 
 
 @pytest.mark.parametrize('change, found', [
     (lambda content: content.update(format=4), 'format 4'),
+    (lambda content: content.update(format=5), 'format 5'),
     (lambda content: content.update(format=99), 'format 99'),
     (lambda content: content.pop('format'), 'another or a damaged file')])
 def test_another_format_is_named(checkpoint, change, found):
@@ -771,7 +772,7 @@ def test_another_format_is_named(checkpoint, change, found):
     with pytest.raises(InputError) as error:
         utils.load_checkpoint(path, 'cpu')
     assert str(error.value) == (
-        f'{path}: expected a checkpoint of train.py, format 5, found {found}')
+        f'{path}: expected a checkpoint of train.py, format 6, found {found}')
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left on device')])
