@@ -16,7 +16,6 @@ import time
 from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction, Namespace
 from collections import Counter
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -288,7 +287,7 @@ def describe(files, corpora, args):
     """Print what will be learned, and what may be wrong with it."""
     (words, tags), file, split = corpora[0], files[0], []
     names = tags if args.task == 'pos' else [[one[0] for one in find_entities(row)] for row in tags]
-    counts = Counter(chain.from_iterable(names)).most_common()
+    counts = Counter(name for row in names for name in row).most_common()
     print(f'{file}, column {args.tag_column}:', ', '.join(f'{tag} {n:,}' for tag, n in counts))
     known = {*map(tuple, words)}
     for other, (sentences, _) in zip(files[1:], corpora[1:]):
