@@ -481,10 +481,9 @@ def print_epoch(row, criterion, is_best):
     scores = ', '.join(f'{name.replace("_", " ").replace("f1", "F1")} {row[name]:.4f}'
                        + f' (not averaged {row["plain_score"]:.4f})' * (name == criterion)
                        for name in ('macro_f1', 'entity_f1', 'accuracy') if name in row)
-    print(f'epoch {row["epoch"]}: LM loss {row["lm_loss"]:.3f}, Viterbi loss '
-          f'{row["viterbi_loss"]:.3f}; validation: Viterbi loss {row["val_viterbi_loss"]:.3f}, '
-          f'{scores}{" (best so far)" if is_best else ""}; lr {row["lr"]:.5f}, '
-          f'{row["seconds"]:.1f} s', flush=True)
+    print('epoch {epoch}: LM loss {lm_loss:.3f}, Viterbi loss {viterbi_loss:.3f}; validation: '
+          'Viterbi loss {val_viterbi_loss:.3f}, {}{}; lr {lr:.5f}, {seconds:.1f} s'.format(
+              scores, ' (best so far)' * is_best, **row), flush=True)
 
 def say_how_to_continue(run):
     """After Ctrl-C, name the checkpoint of the last whole epoch."""
