@@ -239,18 +239,17 @@ class Run:
 
     def load_state_dict(self, state):
         """Continue from a state_dict, that of the checkpoint args.checkpoint."""
-        embeds, average = self.model.word_embeds, self.average
+        embeds, average, optimizer = self.model.word_embeds, self.average, self.optimizer
         with file_errors(self.args.checkpoint, 'used', KeyError, RuntimeError), torch.no_grad():
             average.updates, plain = state['updates'], state['plain']
             average.model.load_state_dict(state['model'])
             self.model.load_state_dict(state['model'])
             for name, weight in self.model.named_parameters():
                 weight[:len(plain[name])] = plain[name]
-            self.optimizer.load_state_dict(
-                {**self.optimizer.state_dict(), 'state': state['optimizer']})
+            optimizer.load_state_dict({**optimizer.state_dict(), 'state': state['optimizer']})
             average.trained_words = max(average.trained_words, len(plain['word_embeds.weight']))
             self.history.update({name: state[name] for name in self.history})
-        momentum = self.optimizer.state.get(embeds.weight, {})
+        momentum = optimizer.state.get(embeds.weight, {})
         if not embeds.sparse and 'momentum_buffer' in momentum:
             momentum['momentum_buffer'] = momentum['momentum_buffer'].to_dense()  # from rows
 
