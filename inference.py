@@ -550,14 +550,14 @@ def parse_arguments(argv):
     add('--explain', action='store_true', help="show how Viterbi's algorithm finds the tags")
     add('--device', choices=devices(), default=devices()[0], help='(default: %(default)s)')
     args = parser.parse_intermixed_args(argv)
-    given = {name for name, value in vars(args).items() if value not in (None, [])
-             and value is not False} | {args.output_format}
+    args.given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    args.given.add(args.output_format)  # by its name, too, since each forbids something else
     if args.evaluate and not args.files:
         raise InputError('--evaluate: expected labeled files')
-    if not args.evaluate and given & {'tag_column', 'word_column', 'mistakes'}:
+    if not args.evaluate and args.given & {'tag_column', 'word_column', 'mistakes'}:
         raise InputError('--tag_column, --word_column, --mistakes: expected --evaluate, too')
-    for name in sorted(given & EXCLUDED.keys()):
-        for other in sorted(given & EXCLUDED[name]):
+    for name in sorted(args.given & EXCLUDED.keys()):
+        for other in sorted(args.given & EXCLUDED[name]):
             raise InputError(f'--{name}: expected no {other} beside it')
     return args
 
@@ -565,8 +565,7 @@ def main(argv):
     """Tag or score what the command line says, and print it as it comes."""
     args = parse_arguments(argv)
     tagger = load_tagger(args.checkpoint, args.device)
-    if tagger.task == 'pos' and (args.mistakes is not None or args.threshold is not None
-                                 or args.output_format == 'doccano'):
+    if tagger.task == 'pos' and args.given & {'mistakes', 'threshold', 'doccano'}:
         raise InputError('--threshold, --mistakes, doccano: expected a model of entities')
     if args.threshold == 'best' and tagger.threshold is None:
         raise InputError('--threshold best: expected the best checkpoint of a run that has ended')
