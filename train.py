@@ -278,9 +278,8 @@ class Average:
 # --- What main and the loop call ---
 def list_files(args):
     """The files to train, validate and test with: the user's, or the sample's."""
-    given = args.train_file, args.val_file, args.test_file
-    sample = [str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test')]
-    return [file for file in given if file is not None] or sample
+    given = [file for file in (args.train_file, args.val_file, args.test_file) if file is not None]
+    return given or [str(SAMPLE / f'{name}.txt') for name in ('train', 'val', 'test')]
 
 def describe(files, corpora, args):
     """Print what will be learned, and what may be wrong with it."""
