@@ -119,8 +119,7 @@ def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
         row = ([column.strip(' ') for column in line.split('\t')] if tabs
                else re.split('[ \t]+', line.strip(' \t')))
         if line.strip() and row[0] != '-DOCSTART-':
-            problem = find_problem(row, width, tag_ind, word_ind, expected)
-            if problem:
+            if problem := find_problem(row, width, tag_ind, word_ind, expected):
                 hint = ' (data/prepare.py gmb reads a table with commas)' * (line.count(',') > 1)
                 raise InputError(f'{file}, line {number}: {problem}{hint}, found {line[:80]!r}')
             word, width = (row[word_ind].lower() if caseless else row[word_ind]), len(row)
