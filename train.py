@@ -344,8 +344,7 @@ def make_optimizer(model, args):
     # Of pre-trained vectors only the words of a batch get a gradient, as separate rows, or a CPU
     # would spend half of a step on 400,000 others. (A GPU would not merge the rows of momentum.)
     vectors = model.word_embeds.weight
-    model.word_embeds.sparse = (args.emb_file is not None and vectors.requires_grad
-                                and vectors.device.type == 'cpu')
+    model.word_embeds.sparse = args.emb_file is not None and args.device == 'cpu'
     # A fused step reads and writes each value once, but can't take rows alone
     others = [p for p in model.parameters() if p.requires_grad and p is not vectors]
     groups = [{'params': others, 'fused': True}]
