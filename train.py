@@ -429,7 +429,7 @@ def prepare_folder(run, checkpoint):
             history.update(best_score=-1.0, epochs_since_improvement=0)
             print('the best score and the patience start anew')
     old = [here / name for name in (CHECKPOINT, BEST_CHECKPOINT, LOG) if (here / name).exists()]
-    if process_number() == 0 and old and not own and history['epoch'] < args.epochs:
+    if process_number() == 0 and old and not own:
         newest = time.localtime(max(path.stat().st_mtime for path in old))
         for path in old:
             kept = f'{path}.{time.strftime("%Y%m%d-%H%M%S", newest)}'
