@@ -292,8 +292,7 @@ class Tagger:
             tagged = [{} for _ in split]
             for batch in make_batches(sizes, len(self.maps['tag_map'])):
                 found = self.tag_batch([pieces[i][2] for i in batch], *options)
-                for i, result in zip(batch, found):
-                    n, start, _ = pieces[i]
+                for (n, start, _), result in zip([pieces[i] for i in batch], found):
                     tagged[n][start] = result
             for (text, words, starts), results in zip(split, tagged):
                 joined = join(results)
