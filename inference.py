@@ -433,10 +433,9 @@ def explain(tagger, text, most=5):
 # --- Scores ---
 def tag_labeled(tagger, words, gold, threshold=None):
     """Tag labeled sentences: what tag yields, with the file's entities as labeled."""
-    tagged = list(tagger.tag(words, threshold=threshold, least=CANDIDATE))
-    for row, tags, sentence in zip(words, gold, tagged):
-        sentence['labeled'] = in_text(find_entities(tags), row, word_starts(row))
-    return tagged
+    tagged = tagger.tag(words, threshold=threshold, least=CANDIDATE)
+    return [{**sentence, 'labeled': in_text(find_entities(tags), row, word_starts(row))}
+            for row, tags, sentence in zip(words, gold, tagged)]
 
 def score_thresholds(tagged, thresholds=tuple(step / 20 for step in range(1, 20))):
     """(threshold, precision, recall, F1) of the entities that choose keeps at each threshold."""
