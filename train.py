@@ -494,15 +494,14 @@ def say_how_to_continue(run):
 
 def join_processes(args):
     """Join torchrun's processes, of which the first prints."""
-    if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        return
-    if args.device.startswith('cuda'):
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
-    # When one process ends, torchrun sends this to the others: like Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if dist.get_rank() > 0:
-        sys.stdout = open(os.devnull, 'w')
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        if args.device.startswith('cuda'):
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group('nccl' if args.device.startswith('cuda') else 'gloo')
+        # When one process ends, torchrun sends this to the others: like Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if process_number() > 0:
+            sys.stdout = open(os.devnull, 'w')
 
 def process_number():
     """This process's number among torchrun's; 0, the first, prints and saves."""
