@@ -360,8 +360,7 @@ class Tagger:
 
 def in_text(entities, words, starts):
     """Entities, (type, first word, last word + 1, ...), with their places in the text instead."""
-    return [(name, starts[first], starts[end - 1] + len(words[end - 1]), *p)
-            for name, first, end, *p in entities]
+    return [(name, starts[a], starts[b - 1] + len(words[b - 1]), *p) for name, a, b, *p in entities]
 
 def join(pieces):
     """Join what tag_batch found in a sentence's pieces: {place of its first word: result}."""
