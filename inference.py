@@ -157,8 +157,7 @@ def choose(candidates, threshold):
 
     For the best F1, the threshold is half of that F1 (Ye et al., 2012; Lipton et al., 2014).
     """
-    # As in Viterbi's algorithm: the worth of the best choice up to each place, its last entity, and
-    # the choice before
+    # As in Viterbi's algorithm, the best choice up to each place: worth, (last entity, the rest)
     best = [(0.0, ())]
     for entity in sorted(candidates, key=lambda entity: entity[2]):
         _, first, end, p = entity
