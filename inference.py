@@ -240,8 +240,7 @@ PATTERNS = {
     '...': r"\.{2,}|-{2,}|``|''",
     '\u2764\ufe0f': SIGN,  # any other sign: a heart, and its red
 }
-# How --tokenizer splits raw text: as above; into runs of letters or digits and single signs; or
-# only at white space
+# How --tokenizer splits: as above; only at white space; into runs of letters or digits, and signs
 LETTERS = rf'(?:(?![\d_]){W})+'
 TOKENIZERS = {'words': re.compile('|'.join(PATTERNS.values())), 'spaces': re.compile(r'\S+'),
               'fine': re.compile(rf'{LETTERS}(?:[{HIDDEN}]+{LETTERS})*|\d+{MARK}*|{FLAG}|{SIGN}')}
