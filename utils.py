@@ -208,10 +208,9 @@ def write_tags(entities, length, scheme='iob2'):
     """Write entities, (type, first word, last word + 1, ...), as the tags of so many words."""
     tags = ['O'] * length
     for entity_type, first, end, *_ in entities:
-        prefixes = ['B'] + ['I'] * (end - first - 1)
+        tags[first:end] = [f'B-{entity_type}'] + [f'I-{entity_type}'] * (end - first - 1)
         if scheme == 'iobes':
-            prefixes[-1] = 'S' if end - first == 1 else 'E'
-        tags[first:end] = [f'{prefix}-{entity_type}' for prefix in prefixes]
+            tags[end - 1] = f'S-{entity_type}' if end - first == 1 else f'E-{entity_type}'
     return tags
 
 # --- Vectors ---
