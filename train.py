@@ -15,7 +15,7 @@ import tempfile
 import time
 from argparse import ArgumentDefaultsHelpFormatter, BooleanOptionalAction, Namespace
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -444,24 +444,22 @@ def prepare_folder(run, checkpoint):
 @contextmanager
 def locked(folder):
     """Make a folder and keep other runs out of it; the system forgets the lock with the process."""
-    with file_errors(f'--output_dir {folder}', 'written'):
+    name = f'--output_dir {folder}'
+    with file_errors(name, 'written'):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()  # Better now than after an epoch
-    if process_number() > 0 or os.name == 'nt':  # Windows has no such locks
+    with ExitStack() as at_end:
+        if process_number() == 0 and os.name != 'nt':  # Windows has no such locks
+            import fcntl
+            handle = os.open(folder, os.O_RDONLY)
+            at_end.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f'{name}: expected no other run in it, found one') from None
+            except OSError:
+                pass  # A file system without locks
         yield
-        return
-    import fcntl
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f'--output_dir {folder}: expected no other run in it, found one') from None
-    except OSError:
-        pass  # A file system without locks
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 def save_epoch(run, is_best):
     """Save an epoch; the latest checkpoint, to continue from, comes last."""
