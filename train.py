@@ -331,12 +331,13 @@ def make_maps(corpora, checkpoint, args):
 def make_loader(words, tags, maps, args, training=False):
     """A DataLoader of batches of similar length; in training, of this process's share of each."""
     dataset = WCDataset(*zip(*(encode(*pair, **maps) for pair in zip(words, tags))))
-    *_, words, chars = dataset.sentences
-    sampler = list(make_batches(list(zip(words, chars)), len(maps['tag_map'])))
+    lengths = dataset.sentences[-2:]
     if training:
-        sampler = SimilarLengthSampler(
-            torch.tensor(words), torch.tensor(chars), args.batch_size, args.seed, process_number(),
-            dist.get_world_size() if dist.is_initialized() else 1)
+        processes = dist.get_world_size() if dist.is_initialized() else 1
+        sampler = SimilarLengthSampler(*map(torch.tensor, lengths), args.batch_size, args.seed,
+                                       process_number(), processes)
+    else:
+        sampler = list(make_batches(list(zip(*lengths)), len(maps['tag_map'])))
     return DataLoader(dataset, batch_size=None, sampler=sampler, pin_memory=args.device != 'cpu')
 
 def make_optimizer(model, args):
