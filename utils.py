@@ -148,12 +148,12 @@ def find_problem(columns, width, tag_ind, word_ind, expected):
         return f'expected {width} columns, as in the first row'
     if tag_ind % width == word_ind % width:
         return f'expected tags and words in different columns, not both in {tag_ind}'
-    if not columns[word_ind] or not columns[tag_ind] or is_first and re.fullmatch(
-            '(word|token|form|text)s? ([ux]?pos|ner|tag|label|[a-z]+_tag)s?',
-            f'{columns[word_ind]} {columns[tag_ind]}', re.IGNORECASE):
+    word, tag = columns[word_ind], columns[tag_ind]
+    header = '(word|token|form|text)s? ([ux]?pos|ner|tag|label|[a-z]+_tag)s?'
+    if not word or not tag or is_first and re.fullmatch(header, f'{word} {tag}', re.IGNORECASE):
         return 'expected a word and a tag'
-    wanted = expected and expected(columns[tag_ind])
-    return wanted and f'expected {wanted} in column {tag_ind} instead of {columns[tag_ind][:40]!r}'
+    wanted = expected and expected(tag)
+    return wanted and f'expected {wanted} in column {tag_ind} instead of {tag[:40]!r}'
 
 def read_lines(file):
     """Read the lines of a UTF-8 file; InputError if it can't be opened or is not UTF-8."""
