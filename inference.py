@@ -326,16 +326,15 @@ class Tagger:
         (scores, lengths), decoder = self.score(sentences), self.decoder
         tag_map, empty = self.maps['tag_map'], [[]] * len(sentences)
         tags = name_tags(decoder.decode(scores, lengths), lengths, tag_map)
-        results = {'tags': tags, 'probabilities': empty, 'entities': empty, 'candidates': empty,
-                   'probability': [float('nan')] * len(tags)}
         bounds = [p for p in (threshold, least) if p is not None and self.task == 'ner']
-        if probabilities or bounds:
-            sums = decoder.forward_backward(scores, lengths)
-        if bounds:  # at a bound of 0, all runs of words would be candidates
-            found = decoder.candidates(scores, lengths, max(min(bounds), 0.0001), sums)
-        if least in bounds:  # that is, it is given, and the task is ner
-            results['candidates'] = [[one for one in row if one[3] >= least] for row in found]
-        if threshold in bounds:
+        sums = decoder.forward_backward(scores, lengths) if probabilities or bounds else None
+        # At a bound of 0, all runs of words would be candidates
+        found = (decoder.candidates(scores, lengths, max(min(bounds), 0.0001), sums) if bounds
+                 else empty)
+        wanted = [[one for one in row if least in bounds and one[3] >= least] for row in found]
+        results = {'tags': tags, 'probabilities': empty, 'entities': empty, 'candidates': wanted,
+                   'probability': [float('nan')] * len(tags)}
+        if threshold in bounds:  # that is, it is given, and the task is ner
             results['entities'] = [choose(row, threshold) for row in found]
         elif self.task == 'ner':
             entities = [find_entities(row) for row in tags]

@@ -28,10 +28,10 @@ from datasets import SimilarLengthSampler, WCDataset
 from inference import (TOKENIZERS, ViterbiDecoder, find_tokens, inline, load_tagger, make_batches,
                        model_arguments, name_tags, score_thresholds, tag_labeled)
 from models import LM_LSTM_CRF, ViterbiLoss, lm_loss
-from utils import (PREFIXES, ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
+from utils import (ArgumentParser, AverageMeter, InputError, adjust_learning_rate,
                    clip_gradient, create_maps, devices, encode, file_errors, find_entities,
                    in_range, load_checkpoint, load_embeddings, print_scores, read_corpus, readable,
-                   run_main, save_checkpoint, score_task, word_index, word_starts)
+                   run_main, save_checkpoint, score_task, word_index, word_starts, write_tags)
 
 SAMPLE = Path(__file__).parent / 'data' / 'sample'
 CHECKPOINT, LOG = 'checkpoint_lm_lstm_crf.pth.tar', 'training_log.csv'
@@ -262,9 +262,8 @@ class Average:
 
     def changing(self, model):
         """The weights that training changes, by name: of the words only the first ones."""
-        weights = dict(model.named_parameters())
-        weights['word_embeds.weight'] = weights['word_embeds.weight'][:self.trained_words]
-        return weights
+        return {**dict(model.named_parameters()),
+                'word_embeds.weight': model.word_embeds.weight[:self.trained_words]}
 
     @torch.no_grad()
     def update(self, model):
@@ -295,8 +294,7 @@ def describe(files, corpora, args):
         tokens = {*find_tokens(' '.join(sentence), args.tokenizer)}
         split += [word for word, start in zip(sentence, word_starts(sentence))
                   if (start, start + len(word)) not in tokens]
-    share = len(split) / sum(map(len, words[:10_000]))
-    if share > 0.01:
+    if (share := len(split) / sum(map(len, words[:10_000]))) > 0.01:
         print(f'warning: raw text is split in other ways: {share:.0%} of the words, such as '
               f'{", ".join([*dict.fromkeys(split)][:3])}, will be missed (see --tokenizer)')
 
@@ -308,12 +306,12 @@ def make_maps(corpora, checkpoint, args):
     if checkpoint is not None:
         return checkpoint['maps'], None
     # Words come from the training file alone; tags, which define the task, from all files
-    words, vectors, size = corpora[0][0], None, args.word_emb_dim
+    words, vectors, scheme, size = corpora[0][0], None, args.tag_scheme, args.word_emb_dim
     tags = [sentence for _, rows in corpora for sentence in rows]
     if args.task == 'ner':
         # A type has all its tags, also those that the files lack
         types = {name for sentence in tags for name, _, _ in find_entities(sentence)}
-        tags = [['O'], *([f'{pre}-{name}' for pre in PREFIXES[args.tag_scheme]] for name in types)]
+        tags = [['O'], *(write_tags([(name, 0, 1), (name, 1, 4)], 4, scheme) for name in types)]
     word_map, char_map, tag_map = create_maps(
         words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
     if args.emb_file is not None:

@@ -31,8 +31,7 @@ import torch
 
 from datasets import Batch, make_batch
 
-SPECIAL_WORDS = ('<pad>', '<end>', '<unk>')
-PREFIXES = {'iob2': 'BI', 'iobes': 'BIES'}  # of the tags of an entity
+SPECIAL = ('<pad>', '<end>', '<unk>')
 MOST_CHARS = 100  # letters that are read of a word
 CHECKPOINT_FORMAT = 6
 
@@ -50,7 +49,7 @@ def create_maps(words, tags, min_word_freq=5, min_char_freq=1, caseless=False):
         for char in word:
             char_counts[char] += times
     kept_words = [word for word, times in word_counts.items()
-                  if times >= min_word_freq and word not in SPECIAL_WORDS]
+                  if times >= min_word_freq and word not in SPECIAL]
     kept_chars = [char for char, n in char_counts.items() if n >= min_char_freq and char != ' ']
     tag_names = sorted(set(chain.from_iterable(tags)) - {'<start>', '<end>'})
     # {'<pad>': 0, 'dunston': 1, 'checks': 2, 'in': 3, '<end>': 4, '<unk>': 5}
@@ -94,7 +93,7 @@ def word_index(word, word_map):
     """Look a word up as it is written, then in lower case, then as <unk>."""
     for spelling in (word, word.lower()):
         # A word of the text that is spelled like a special word is an unknown word
-        if spelling in word_map and spelling not in SPECIAL_WORDS:
+        if spelling in word_map and spelling not in SPECIAL:
             return word_map[spelling]
     return word_map['<unk>']
 
@@ -106,9 +105,8 @@ def word_starts(words):
 def read_words_tags(file, tag_ind, caseless=True, word_ind=0, expected=None):
     """Read the words and one column of tags from a file in CoNLL format: lists of lists of str.
 
-    Columns are between single tabs, if most rows have tabs, or spaces; they count from 0, or from
-    the end with -1. A blank or -DOCSTART- line ends a sentence. expected(tag) says what is wanted
-    instead, or None. Raises InputError.
+    Columns are between single tabs, if most rows have any, or spaces; -1 is the last. A blank or
+    -DOCSTART- line ends a sentence. expected(tag) says what is wanted instead. Raises InputError.
     """
     lines, words, tags, sentence, width = read_lines(file), [], [], [], None
     tabs = 2 * sum('\t' in line for line in lines) > sum(map(bool, lines))  # not a stray one
@@ -180,8 +178,7 @@ def read_corpus(file, task, tag_column, tag_scheme, word_column=0, known_tags=No
         if known_tags is not None and learned not in known_tags:
             return 'a tag that the model knows'
 
-    words, tags = read_words_tags(
-        file, tag_column, caseless=False, word_ind=word_column, expected=expected)
+    words, tags = read_words_tags(file, tag_column, False, word_column, expected)
     if {'-', '_'}.issuperset(chain.from_iterable(tags)):
         raise InputError(f'{file}: expected tags in column {tag_column}, found only {tags[0][0]!r}')
     return words, [convert_tags(row, tag_scheme) if task == 'ner' else row for row in tags]
@@ -244,8 +241,8 @@ def load_embeddings(emb_file, word_map, expand_vocab=True, caseless=False):
     for word, values in found.items():
         in_corpus[word_map[word]] = torch.tensor(values)
     new_rows = torch.from_numpy(np.asarray(others)).view(-1, len(vector))
-    print(f'{emb_file} has vectors for {len(found.keys() - SPECIAL_WORDS):,} of the '
-          f'{lm_vocab_size - len(SPECIAL_WORDS):,} words of the corpus and for {len(new_rows):,} '
+    print(f'{emb_file} has vectors for {len(found.keys() - SPECIAL):,} of the '
+          f'{lm_vocab_size - len(SPECIAL):,} words of the corpus and for {len(new_rows):,} '
           'other words' + ' (--no-caseless takes those with capitals)' * (caseless and not found))
     return torch.cat((in_corpus, new_rows)), new_map, lm_vocab_size
 
@@ -386,8 +383,7 @@ def load_checkpoint(path, device='cpu'):
     if found != f'format {CHECKPOINT_FORMAT}':
         raise InputError(f'{path}: expected a checkpoint of train.py, format {CHECKPOINT_FORMAT}, '
                          f'found {found}')
-    needed = {'word_map': SPECIAL_WORDS, 'char_map': (' ', *SPECIAL_WORDS),
-              'tag_map': ('<start>', '<end>')}
+    needed = {'word_map': SPECIAL, 'char_map': (' ', *SPECIAL), 'tag_map': ('<start>', '<end>')}
     with file_errors(path, 'used', AttributeError, KeyError, TypeError, ValueError):
         maps = {name: dict(zip(saved['maps'].pop(name).split('\n'), count())) for name in needed}
         if (saved['maps'] or not all({*needed[name]} <= maps[name].keys() for name in maps)

@@ -47,8 +47,8 @@ CORPORA = {'wnut17': ('--criterion', 'entity_f1'),
 def lower_case():
     """Characters in lower case."""
     read = utils.read_words_tags
-    utils.read_words_tags = lambda file, tag_ind, caseless=True, **others: read(
-        file, tag_ind, caseless=True, **others)
+    utils.read_words_tags = lambda file, tag_ind, caseless, *others, **named: read(
+        file, tag_ind, True, *others, **named)
 
 
 def random_batches():

@@ -139,8 +139,6 @@ def other_claims():
     yield (f'reads {inference.WINDOW:,} lines before it answers (a program that waits for each '
            f'needs `--batch_size 1`), {utils.MOST_CHARS} letters of a word at most, and lines of '
            f'over {inference.MOST_WORDS:,} words in pieces')
-    words, _ = utils.read_words_tags(train.SAMPLE / 'train.txt', -1)
-    yield f'from {len(words)} labeled sentences'
     yield f'in {len(RUN["log"])} epochs; a line marks the best epoch, {RUN["best_epoch"]}'
     yield f"the sample run's, {RUN['threshold']}"
     yield f'the model reaches about {float(RUN["end"][-1].split()[-1]):.2f} here'
@@ -209,7 +207,8 @@ GIVEN = [
     "the word's embedding (100)", 'all 400,000 words of a vector file',
     'believe every entity above 0.2, say', 'only those above 0.9',
     'With an F1 of 0.5, keep whatever is above 0.25', '--word_rnn_dim 200',
-    'of a hundred candidates with 0.9, are about ninety right?']
+    'of a hundred candidates with 0.9, are about ninety right?', 'You need Python 3.11 or newer',
+    'if you have PyTorch 2.6 or newer']
 
 
 @pytest.mark.parametrize('claims', [example_claims, other_claims, lambda: GIVEN])
