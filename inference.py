@@ -16,9 +16,10 @@ from torch import nn
 from tqdm import tqdm
 
 from models import LM_LSTM_CRF
-from utils import (ArgumentParser, InputError, create_input_tensors, devices, file_errors,
-                   find_entities, in_range, load_checkpoint, log_sum_exp, print_scores, read_corpus,
-                   real_words, run_main, score_rows, split_lines, word_starts, write_tags)
+from utils import (ArgumentParser, InputError, check_shapes, create_input_tensors, devices,
+                   file_errors, find_entities, in_range, load_checkpoint, log_sum_exp, print_scores,
+                   read_corpus, real_words, run_main, score_rows, split_lines, word_starts,
+                   write_tags)
 
 IMPOSSIBLE = -1e6  # the mask at illegal transitions; finite, so that no difference becomes NaN
 
@@ -56,8 +57,9 @@ class ViterbiDecoder(nn.Module):
             tags.append(tag)
         return torch.stack(tags[::-1], dim=1)
 
-    def each_word(self, scores):
+    def each_word(self, scores, lengths):
         """The scores at each word, (N, m, m); ValueError for NaN or what outweighs the mask."""
+        check_shapes(scores, lengths, len(self.tag_map))
         if not scores.is_meta and not 2 * scores.size(1) * scores.max() < -IMPOSSIBLE:
             raise InputError(f'expected scores far below {-IMPOSSIBLE:.0f}, found {scores.max()}')
         return scores.unbind(dim=1)
@@ -68,8 +70,8 @@ class ViterbiDecoder(nn.Module):
         Returns lists of (N, m): at each word, the scores of the best sequences that end in each
         tag, and backpointers, the tags before.
         """
+        at_word = self.each_word(scores, lengths)
         real = real_words(lengths, scores.size(1), scores.device)
-        at_word = self.each_word(scores)
         # The tag before the first word is <start>: (N, m)
         cumulative = (at_word[0] + self.mask)[:, self.start]
         steps, backpointers = [cumulative], [torch.full_like(cumulative, self.start).long()]
@@ -89,9 +91,9 @@ class ViterbiDecoder(nn.Module):
 
     def forward_backward(self, scores, lengths):
         """Log-sum-exp of legal sequences up to each tag and after it, (N, L_w, m); log Z, (N,)."""
-        real = real_words(lengths, scores.size(1), scores.device)
         # A word at a time in double precision, since the whole would take much memory
-        at_word, mask = self.each_word(scores), self.mask.double()
+        at_word, mask = self.each_word(scores, lengths), self.mask.double()
+        real = real_words(lengths, scores.size(1), scores.device)
         forward = [(at_word[0] + mask)[:, self.start]]
         for t in range(1, len(at_word)):
             forward.append(log_sum_exp(forward[-1].unsqueeze(2) + (at_word[t] + mask), dim=1))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from utils import init_embedding, log_sum_exp, real_words
+from utils import check_shapes, init_embedding, log_sum_exp, real_words
 
 class Highway(nn.Module):
     """Highway network (Srivastava et al., 2015): a gate mixes the input with a transform of it."""
@@ -32,7 +32,10 @@ class Highway(nn.Module):
         return x
 
 class CRF(nn.Module):
-    """The scores of a conditional random field: how does a tag fit a word and the tag before?"""
+    """The scores of a conditional random field: how does a tag fit a word and the tag before?
+
+    Any encoder's features will do. Each sentence needs one place more behind its words, <end>'s.
+    """
     def __init__(self, hidden_dim, tagset_size):
         super().__init__()
         self.emission = nn.Linear(hidden_dim, tagset_size)
@@ -174,6 +177,7 @@ class ViterbiLoss(nn.Module):
         Targets are the gold tags' cells, previous * m + current, (N, L_w); lengths are numbers of
         words, with <end>, (N,), on the CPU.
         """
+        check_shapes(scores, lengths, self.end + 1, targets)
         # Which places hold a word or <end>, and not a pad: (N, L_w)
         real = real_words(lengths, scores.size(1), scores.device)
         # The gold sequence: 1 + 4 + 2 + 0 = 7 in README.md's example

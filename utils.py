@@ -327,6 +327,15 @@ def real_words(lengths, size, device='cpu'):
     """Which of a row's `size` places hold a word or <end>, and not a pad: (N,) -> (N, size)."""
     return torch.arange(size, device=device) < lengths.to(device, non_blocking=True).unsqueeze(1)
 
+def check_shapes(scores, lengths, m, *targets):
+    """ValueError unless scores are (N, L, m, m), N lengths from 1 to L, and targets (N, L)."""
+    n, words = (*scores.shape, 0, 0)[:2]
+    wanted = [(n, words, m, m), (n,), (n, words)][:2 + len(targets)]
+    found = [tuple(tensor.shape) for tensor in (scores, lengths, *targets)]
+    if found != wanted or not 1 <= lengths.min() <= lengths.max() <= words:
+        raise ValueError(f'expected scores, lengths from 1 to {words} and targets of the shapes '
+                         f'{wanted}, found {found} and the lengths {lengths.tolist()}')
+
 def clip_gradient(optimizer, grad_clip):
     """Clip the gradients of all of the optimizer's parameters to +-grad_clip, value by value."""
     for parameter in chain.from_iterable(group['params'] for group in optimizer.param_groups):
