@@ -9,8 +9,8 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
 class Batch(NamedTuple):
@@ -42,17 +42,12 @@ class Batch(NamedTuple):
         return Batch(*moved, self.wmap_lengths, self.cmap_lengths)
 
 def make_batch(sentences):
-    """Put sentences, which have the same fields without the dimension N, into a Batch."""
+    """Put sentences, whose fields are rows, into a Batch; rows are filled up to the longest."""
     *fields, words, chars = zip(*sentences)
-    padded = [None if rows[0] is None else pad(rows) for rows in fields]
+    padded = [None if rows[0] is None else pad_sequence(
+        [torch.asarray(row, dtype=torch.int32) for row in rows], batch_first=True).long()
+        for rows in fields]
     return Batch(*padded, torch.tensor(words), torch.tensor(chars))
-
-def pad(rows):
-    """Fill up rows of int with 0 to the longest: an (N, L) LongTensor."""
-    padded = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
-    for n, row in enumerate(rows):
-        padded[n, :len(row)] = row
-    return torch.from_numpy(padded)
 
 class WCDataset(Dataset):
     """All sentences of a file: a Batch's fields, as padded tensors or as rows without pads."""

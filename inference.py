@@ -277,10 +277,9 @@ class Tagger:
             raise TypeError('expected sentences, found one str; give a list: tag([sentence])')
         if batch_size < 1:
             raise ValueError(f'expected a batch_size of 1 or more, found {batch_size}')
-        options = probabilities, threshold, least
-        return self.tag_windows(enumerate(sentences, start=1), batch_size, options)
+        return self.tag_each(enumerate(sentences, 1), batch_size, (probabilities, threshold, least))
 
-    def tag_windows(self, sentences, batch_size, options):
+    def tag_each(self, sentences, batch_size, options):
         """What tag yields; sentences have numbers, and options are those of tag_batch."""
         while window := list(islice(sentences, batch_size)):
             split = [self.split(sentence, number) for number, sentence in window]
@@ -518,11 +517,11 @@ def inline(tagged, task, probabilities=False):
         position = entity['end']
     return ''.join([*parts, text[position:]])
 
+FORMATS = 'conll', 'inline', 'jsonl', 'doccano', 'html'
 # Arguments that each of these forbids: they would change nothing, or leave open what is meant
-EXCLUDED = {'text': {'files', 'evaluate'}, 'mistakes': {'output_format'},
-            'explain': {'evaluate', 'output_format', 'probabilities', 'batch_size', 'threshold'},
-            'evaluate': {'text', 'tokenized', 'probabilities', 'batch_size', 'inline', 'jsonl',
-                         'doccano', 'html'}, 'probabilities': {'doccano', 'html'}}
+EXCLUDED = {'text': {'files'}, 'mistakes': {'output_format'}, 'probabilities': {'doccano', 'html'},
+            'evaluate': {*FORMATS[1:], 'text', 'tokenized', 'probabilities', 'batch_size'},
+            'explain': {*FORMATS[:-1], 'evaluate', 'probabilities', 'batch_size', 'threshold'}}
 
 def parse_arguments(argv):
     """Read the command line, as a namespace."""
@@ -535,8 +534,7 @@ def parse_arguments(argv):
     add('--tokenized', action='store_true', help='split words at white space only')
     add('--threshold', type=in_range(float, 0, 1, 'best'), metavar='P',
         help="mark entities that are more probable; 'best' takes the threshold from training")
-    add('--output_format', choices=('inline', 'conll', 'jsonl', 'doccano', 'html'),
-        help='(default: inline)')
+    add('--output_format', choices=FORMATS, help='(default: inline)')
     add('--probabilities', action='store_true', help='show them (jsonl always has them)')
     add('--batch_size', type=in_range(int, 1), help='lines read ahead: 2048; 1 answers each')
     add('--evaluate', action='store_true', help='score the model on the files, which are labeled')
@@ -574,6 +572,8 @@ def main(argv):
     args.batch_size = args.batch_size or WINDOW
     if args.evaluate:
         evaluate(tagger, args)
+    elif args.explain and args.output_format == 'html':
+        print_trellis(tagger, lines)
     elif args.explain:
         for line in filter(str.strip, lines):
             print(explain(tagger, line))
@@ -599,16 +599,29 @@ def evaluate(tagger, args):
 
 def print_page(tagger, lines, args):
     """Print img/page.html with the sentences and all their candidates in it."""
-    page = (Path(__file__).parent / 'img' / 'page.html').read_text(encoding='utf-8')
-    before, after = page.split('/* sentences */\n')
     threshold = (tagger.threshold or 0.5) if args.threshold is None else args.threshold
-    settings = json.dumps({'title': args.text or ', '.join(args.files) or 'Tagged text',
-                           'task': tagger.task, 'threshold': threshold}).replace('<', '\\u003c')
     shown = ('text', 'candidates') if tagger.task == 'ner' else ('tokens', 'tags')
-    # No text may end the script
-    rows = [json.dumps({name: one[name] for name in shown}).replace('<', '\\u003c') + ',\n'
+    rows = [{name: one[name] for name in shown}
             for one in tagger.tag(lines, False, args.batch_size, least=min(threshold, CANDIDATE))]
-    print(before.replace('__SETTINGS__', settings), *rows, after, sep='', end='')
+    fill_page('page.html', rows, title=args.text or ', '.join(args.files) or 'Tagged text',
+               task=tagger.task, threshold=threshold)
+
+def print_trellis(tagger, lines):
+    """Print img/trellis.html with the scores of each line, up to MOST_WORDS words of it, in it."""
+    transitions = tagger.model.crf.transition.detach().double()
+    # (L, m, m) - (m, m), which is the same for all previous tags: (L, m)
+    rows = [{'words': [*words, '<end>'],
+             'emissions': (tagger.score([words])[0][0].double() - transitions)[:, 0].tolist()}
+            for words in (tagger.split(line)[1][:MOST_WORDS] for line in lines) if words]
+    fill_page('trellis.html', rows, tags=list(tagger.maps['tag_map']),
+               scheme=tagger.decoder.scheme, transitions=transitions.tolist())
+
+def fill_page(name, rows, **settings):
+    """Print a page of img/ with rows and settings in it, as JSON that can't end its script."""
+    page = (Path(__file__).parent / 'img' / name).read_text(encoding='utf-8')
+    settings, *rows = [json.dumps(one).replace('<', '\\u003c') for one in (settings, *rows)]
+    head, tail = page.split('/* sentences */\n')
+    print(head.replace('/* settings */ null', settings), ',\n'.join([*rows, tail]), sep='', end='')
 
 def tag_lines(tagger, lines, args):
     """Tag lines and print them in the --output_format."""

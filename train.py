@@ -162,8 +162,7 @@ def validate(val_loader, model, run):
         predicted += name_tags(decoded, batch.wmap_lengths, tag_map)
         # The current tag of previous * m + current
         gold += name_tags(batch.tmaps % len(tag_map), batch.wmap_lengths, tag_map)
-    _, scores = score_task(gold, predicted, run.args.task)
-    return float(vb_losses.avg), scores
+    return float(vb_losses.avg), score_task(gold, predicted, run.args.task)[1]
 
 def train_epochs(train_loader, val_loader, run):
     """Train for --epochs, or until the score has not improved for --patience of them."""
@@ -387,8 +386,7 @@ def parse_arguments(argv):
         load_tagger(args.checkpoint)  # which refuses what does not fit together
         checkpoint = load_checkpoint(args.checkpoint)
         if 'optimizer' not in checkpoint:
-            raise InputError(f'{args.checkpoint}: expected {CHECKPOINT}, to continue from, found '
-                             'a checkpoint for tagging')
+            raise InputError(f'{args.checkpoint}: expected {CHECKPOINT}, found a model for tagging')
         # The arguments of its run are used in place of the defaults
         if vars(args).keys() != checkpoint['arguments'].keys():
             raise InputError(f'{args.checkpoint}: expected the arguments of train.py, found others')

@@ -329,12 +329,11 @@ def real_words(lengths, size, device='cpu'):
 
 def check_shapes(scores, lengths, m, *targets):
     """ValueError unless scores are (N, L, m, m), N lengths from 1 to L, and targets (N, L)."""
-    n, words = (*scores.shape, 0, 0)[:2]
-    wanted = [(n, words, m, m), (n,), (n, words)][:2 + len(targets)]
     found = [tuple(tensor.shape) for tensor in (scores, lengths, *targets)]
-    if found != wanted or not 1 <= lengths.min() <= lengths.max() <= words:
-        raise ValueError(f'expected scores, lengths from 1 to {words} and targets of the shapes '
-                         f'{wanted}, found {found} and the lengths {lengths.tolist()}')
+    wanted = [(*found[0][:2], m, m), found[0][:1], found[0][:2]][:len(found)]
+    if found != wanted or not 1 <= lengths.min() <= lengths.max() <= scores.size(1):
+        raise ValueError(f'expected scores, lengths (from 1 to L) and targets of shapes {wanted}, '
+                         f'found {found} and the lengths {lengths.tolist()}')
 
 def clip_gradient(optimizer, grad_clip):
     """Clip the gradients of all of the optimizer's parameters to +-grad_clip, value by value."""

@@ -208,6 +208,7 @@ GIVEN = [
     'believe every entity above 0.2, say', 'only those above 0.9',
     'With an F1 of 0.5, keep whatever is above 0.25', '--word_rnn_dim 200',
     'of a hundred candidates with 0.9, are about ninety right?', 'You need Python 3.11 or newer',
+    'CC BY-SA 4.0',
     'if you have PyTorch 2.6 or newer']
 
 

@@ -1016,15 +1016,17 @@ def test_a_named_pipe_is_read_once_and_whole(path, tmp_path):
 
 
 # What can't stand beside what, and arguments that say nothing, or what would be so anyway
-PAIRS = ['text files', 'text evaluate', 'mistakes output_format', 'explain evaluate',
-         'explain output_format', 'explain probabilities', 'explain batch_size',
-         'explain threshold', 'evaluate text', 'evaluate tokenized', 'evaluate probabilities',
+PAIRS = ['text files', 'mistakes output_format', 'explain evaluate', 'explain inline',
+         'explain conll', 'explain jsonl', 'explain doccano', 'explain probabilities',
+         'explain batch_size', 'explain threshold', 'evaluate text', 'evaluate tokenized',
+         'evaluate probabilities',
          'evaluate batch_size', 'evaluate inline', 'evaluate jsonl', 'evaluate doccano',
          'evaluate html', 'probabilities doccano', 'probabilities html']
 STATED = {'text': ['--text', ''], 'files': ['FILE'], 'mistakes': ['--mistakes', 0],
           'output_format': ['--output_format', 'inline'], 'batch_size': ['--batch_size', 2048],
           'threshold': ['--threshold', 0.5],
-          **{name: ['--output_format', name] for name in ('inline', 'jsonl', 'doccano', 'html')}}
+          **{name: ['--output_format', name]
+             for name in ('conll', 'inline', 'jsonl', 'doccano', 'html')}}
 
 
 @pytest.mark.parametrize('pair', PAIRS)

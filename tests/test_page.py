@@ -24,8 +24,8 @@ TYPES = 'PER', 'LOC', 'a "type" of </b>', 'geo-loc', "O'", 'ü', '__proto__', 'c
 PIECES = ('</script>', '<b>bold</b>', '&amp;', '&', '"', "'", '\\', '${1}', '<!--', '\u2028',
           '🙂', '\U0001f469\U0001f3fd\u200d\U0001f680', '𝔘nicode', '\u05e9\u05dc\u05d5\u05dd',
           '\u0645\u0631\u062d\u0628\u0627 \u0628\u0643\u0645', 'e\u0301', '/* sentences */',
-          '__SETTINGS__', 'and')
-TITLE = '</script> & </title> __SETTINGS__'
+          '/* settings */ null', 'and')
+TITLE = '</script> & </title> /* settings */ null'
 
 # Writes down what the page shows, once or, with steps, more often
 KEEP = """<script>
@@ -182,7 +182,8 @@ def test_parts_of_speech_are_under_their_words(tmp_path):
 
 LINES = ['<b>Amara Okafor</b> flew to "Oslo"</script>&amp;', '',
          '🙂 Dunston \U0001f469\U0001f3fd\u200d\U0001f680 saw Rain in Oslo .',
-         "Amara's __SETTINGS__ \\ Oslo", '  Okafor\tOslo\u2028𝔘nicode Amara ${1} <!-- Dunston']
+         "Amara's /* settings */ null \\ Oslo",
+         '  Okafor\tOslo\u2028𝔘nicode Amara ${1} <!-- Dunston']
 
 
 @pytest.fixture
@@ -273,7 +274,7 @@ def test_the_template_is_small_and_needs_nothing_else():
     text = TEMPLATE.read_text(encoding='utf-8')
     assert len(text.splitlines()) <= 120
     assert text.splitlines().count('/* sentences */') == text.count('/* sentences */') == 1
-    assert text.count('__SETTINGS__') == 1
+    assert text.count('/* settings */ null') == 1
     # Nothing from elsewhere, and no text as HTML
     assert not re.search(r'https?:|[\'"(]//|\bsrc\b|@import|url\(|<link|fetch\(|\bimport\b', text)
     assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b', text)

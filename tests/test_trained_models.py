@@ -73,7 +73,7 @@ def test_the_page_names_every_type_and_the_threshold():
 
 @pytest.mark.parametrize('path', MODELS.values(), ids=list(MODELS))
 def test_training_does_not_continue_from_them(path):
-    with pytest.raises(InputError, match=f'expected {LATEST}, to continue from, found'):
+    with pytest.raises(InputError, match=f'expected {LATEST}, found a model for tagging'):
         train.main(['--checkpoint', str(path)])
 
 
