@@ -203,7 +203,6 @@ def test_what_each_part_buys():
 GIVEN = [
     'F1 falls from 91.24 to 90.79 without them', '90.95 with it on CoNLL-2003, instead of 91.24',
     "the paper's 91.24 ± 0.12", 'Its F1 of 91.6 is a mean over batches',
-    'a learning rate of 0.015 and dropout 0.5 (`--lr 0.015 --dropout 0.5`)',
     "the word's embedding (100)", 'all 400,000 words of a vector file',
     'believe every entity above 0.2, say', 'only those above 0.9',
     'With an F1 of 0.5, keep whatever is above 0.25', '--word_rnn_dim 200',

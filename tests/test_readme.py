@@ -20,7 +20,7 @@ def checkout(tmp_path_factory):
     """A copy of the project, with files of one's own and a small model that train.py has left."""
     folder = tmp_path_factory.mktemp('checkout')
     for name in (*SCRIPTS, 'data/sample', 'data/prepare.py', 'data/annotations.py',
-                 'data/news.pth.tar', 'img/page.html', 'tests'):
+                 'data/news.pth.tar', 'img/page.html', 'img/trellis.html', 'tests'):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (folder / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, folder / name)
