@@ -119,7 +119,7 @@ class LM_LSTM_CRF(nn.Module):
             # [17, 9, 2, 18] the other one 'ni skcehc notsnud ', ...: (N, L_w, char_rnn_dim)
             states_f = self.read_chars(self.forw_char_lstm, cmaps_f, cmarkers_f)
             states_b = self.read_chars(self.back_char_lstm, cmaps_b, cmarkers_b)
-            # Language models: from the same states the next, previous word: (N, L_w, lm_vocab_size)
+            # Language models predict the next and the previous word: (N, L_w, lm_vocab_size)
             if self.training and self.language_models:
                 lm_f_scores = self.predict_words(states_f, self.forw_lm_hw, self.forw_lm_out)
                 lm_b_scores = self.predict_words(states_b, self.back_lm_hw, self.back_lm_out)
