@@ -58,7 +58,7 @@ class ViterbiDecoder(nn.Module):
         return torch.stack(tags[::-1], dim=1)
 
     def each_word(self, scores, lengths):
-        """The scores at each word, (N, m, m); ValueError for NaN or what outweighs the mask."""
+        """The scores at each word, (N, m, m); ValueError for wrong shapes, NaN or huge scores."""
         check_shapes(scores, lengths, len(self.tag_map))
         if not scores.is_meta and not 2 * scores.size(1) * scores.max() < -IMPOSSIBLE:
             raise InputError(f'expected scores far below {-IMPOSSIBLE:.0f}, found {scores.max()}')
@@ -607,7 +607,7 @@ def print_page(tagger, lines, args):
                task=tagger.task, threshold=threshold)
 
 def print_trellis(tagger, lines):
-    """Print img/trellis.html with the scores of each line, up to MOST_WORDS words of it, in it."""
+    """Print img/trellis.html for lines, with the first MOST_WORDS words of each."""
     transitions = tagger.model.crf.transition.detach().double()
     # (L, m, m) - (m, m), which is the same for all previous tags: (L, m)
     rows = [{'words': [*words, '<end>'],

@@ -229,7 +229,7 @@ class Run:
                 'maps': self.maps, 'arguments': self.arguments, **self.history}
 
     def for_tagging(self):
-        """What it takes to tag: not the language models; and half precision, up to 65,504."""
+        """What it takes to tag: no language models, in half precision, which ends at 65,504."""
         weights = {name: weight.clamp(-65504, 65504).half()
                    for name, weight in self.average.model.state_dict().items()
                    if not name.startswith(('forw_lm_', 'back_lm_'))}
