@@ -52,7 +52,7 @@ COLORS = {
     'highway': ('#f6d9dd', '#b83a4b'),     # highway networks
     'plain': ('#f0efeb', '#77736a'),       # pads, <start>, what is no layer
     'gold': ('#ffe08a', '#a87900'),        # the gold or the best sequence
-    'pale': ('#fcfbf8', '#a09b90'),        # what is illegal or cannot be reached
+    'pale': ('#fcfbf8', '#a09b90'),        # what is not looked at
 }
 INK, PAPER, PALE = '#24221d', *COLORS['pale']
 plt.rcParams.update({
@@ -96,14 +96,13 @@ def arrow(ax, start, end, kind=None, width=1.1, head='-|>'):
         color=COLORS[kind][1] if kind else INK))
 
 
-def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, shown=None):
+def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None):
     """A matrix whose first cell has its upper left corner at (x, y).
 
     Args:
         values: (rows, columns).
         rows, columns: names that stand to the left and above.
         kinds: for a cell (i, j), the color of its fill; others have none.
-        shown: (rows, columns), which cells are not pale; all of them if missing.
     """
     width, height = cell
     for i, row in enumerate(torch.as_tensor(values).tolist()):
@@ -113,8 +112,7 @@ def matrix(ax, x, y, values, rows=(), columns=(), cell=(34, 17), kinds=None, sho
             ax.add_patch(Rectangle((x + j * width, y + i * height), width, height, linewidth=0.6,
                                    facecolor=fill, edgecolor=PALE))
             write(ax, x + (j + 0.5) * width, y + (i + 0.5) * height, f'{round(value, 2):g}',
-                  INK if shown is None or shown[i, j] else PALE, 8.5,
-                  weight='bold' if kind == 'gold' else 'normal')
+                  size=8.5, weight='bold' if kind == 'gold' else 'normal')
     for i, name in enumerate(rows):
         write(ax, x - 4, y + (i + 0.5) * height, name, size=8.5, ha='right')
     for j, name in enumerate(columns):
@@ -381,14 +379,6 @@ def configurations():
 
 # --- Pictures of the scores ---
 
-def possible():
-    """Which scores legal sequences use, (4, m, m); the pictures show all others pale."""
-    decoder = ViterbiDecoder(FILM_TAG_MAP, 'iob2')
-    start = torch.eye(len(SHORT))[START:START + 1]
-    reached = torch.cat((start, decoder.marginals(FILM_SCORES, LENGTHS)[0])) > 0
-    return reached[:-1, :, None] & reached[1:, None] & (decoder.mask == 0)
-
-
 def square(ax, x, y, values, title, **options):
     """A matrix of scores, with what its rows and columns are."""
     write(ax, x + 75, y - 40, title, size=9.5, weight='bold')
@@ -423,14 +413,13 @@ def gold_path():
     """The scores of the example, those of the gold tags among them, and their sum."""
     tags = [FILM_TAG_MAP[tag] for tag in ['<start>', *FILM_TAGS, '<end>']]
     cells, values = list(zip(tags, tags[1:])), []
-    ax = paper(460, 366)
+    ax = paper(460, 346)
     for t, (i, j) in enumerate(cells):
         values.append(FILM_SCORES[0, t, i, j].item())
         square(ax, (58, 304)[t % 2], (58, 210)[t // 2], FILM_SCORES[0, t], TITLES[t],
-               kinds={(i, j): 'gold'}, shown=possible()[t])
+               kinds={(i, j): 'gold'})
     write(ax, 230, 324, ' + '.join(f'{value:g}' for value in values) + f' = {sum(values):.1f}',
           weight='bold', size=11)
-    write(ax, 230, 348, 'pale: illegal, or not reachable at that word', size=9)
     return ax
 
 
@@ -450,10 +439,9 @@ def trellis(values, kinds, height=236, bold=()):
     for t, row in enumerate([[''] * len(SHORT), *values]):
         for tag, (x, y) in column(t).items():
             kind = kinds.get((t, tag), 'tag' if t else 'plain')
-            color = PALE if kind == 'pale' else INK
             box(ax, x, y, 56, 34, '', kind)
-            write(ax, x, y - 8 if t else y, SHORT[tag], color, 9)
-            write(ax, x, y + 7, row[tag], color, 10,
+            write(ax, x, y - 8 if t else y, SHORT[tag], size=9)
+            write(ax, x, y + 7, row[tag],
                   weight='bold' if (t, tag) in bold else 'normal')
     for t, title in enumerate(TITLES[:-1], 1):
         write(ax, column(t)[1][0], 14, title, weight='bold')
@@ -483,11 +471,8 @@ def viterbi(number):
     """Viterbi's trellis after so many steps; the fifth traces back."""
     cumulative, backpointers = ViterbiDecoder(FILM_TAG_MAP).trellis(FILM_SCORES, LENGTHS)
     path = [START, *ViterbiDecoder(FILM_TAG_MAP, 'iob2').decode(FILM_SCORES, LENGTHS)[0].tolist()]
-    last, legal = min(number, len(TITLES)), possible()
-    kinds = {(t + 1, tag): 'pale' for t in range(last) for tag in column(t + 1)
-             if not legal[t, :, tag].any()}
-    if number > last:
-        kinds = kinds | {(t, tag): 'gold' for t, tag in enumerate(path)}
+    last = min(number, len(TITLES))
+    kinds = {(t, tag): 'gold' for t, tag in enumerate(path)} if number > last else {}
     leaders = {(t + 1, 1 + cumulative[t][0, 1:4].argmax().item()) for t in range(min(last, 3))}
     values = [[f'{value:g}' for value in row[0].tolist()] for row in cumulative[:last]]
     ax = trellis(values, kinds, bold=leaders | {(4, END)})
@@ -496,11 +481,11 @@ def viterbi(number):
             best = backpointers[t][0, tag].item()
             for before, (x0, y0) in column(t).items():
                 on_path = number > last and path[t:t + 2] == [before, tag]
-                color = 'gold' if on_path else 'tag' if legal[t, before, tag] else 'pale'
                 if before == best:
-                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), color, width=2.4 if on_path else 1.8)
+                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), 'gold' if on_path else 'tag',
+                          width=2.4 if on_path else 1.8)
                 elif t + 1 == number:
-                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), color, width=0.7, head='-')
+                    arrow(ax, (x1 - 28, y1), (x0 + 28, y0), 'pale', width=0.7, head='-')
             if 0 < t == number - 1:
                 added = FILM_SCORES[0, t, best, tag].item()
                 write(ax, x1, y1 + 25, f'{cumulative[t - 1][0, best]:g} {"-+"[added >= 0]} '
@@ -508,7 +493,7 @@ def viterbi(number):
     caption = 'arrows: back to the best previous tag; bold: the leader'
     if number > last:
         caption = 'gold: traced back from <end>; bold: the leader at each word'
-    write(ax, 230, 222, f'{caption}; pale: illegal, or not reachable', size=8.5)
+    write(ax, 230, 222, caption, size=8.5)
     return ax
 
 
@@ -630,7 +615,7 @@ def transitions(run):
         # By the root, since most scores are far smaller than the largest
         return shade((abs(value) / most) ** 0.5, 'word' if value > 0 else 'highway')
 
-    ax = paper(460, top + size * len(tags) + 40)
+    ax = paper(460, top + size * len(tags) + 60)
     write(ax, 230, 14, 'transition scores; rows: previous tags, columns: current tags', size=9)
     for i, tag in enumerate(tags):
         middle = size * (i + 0.5)
@@ -644,6 +629,8 @@ def transitions(run):
         ax.add_patch(Rectangle((72 + 68 * i, bottom - 6), 12, 12, facecolor=color(value),
                                edgecolor=PALE, linewidth=0.5))
         write(ax, 88 + 68 * i, bottom, f'{value:+.2f}' if value else '0', size=9, ha='left')
+    write(ax, 230, bottom + 22,
+          'The color deepens with the square root, so that small scores show.', size=9)
     return ax
 
 

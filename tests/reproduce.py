@@ -2,6 +2,7 @@
 
     python tests/reproduce.py results               how good the model is
     python tests/reproduce.py parts                 what each part buys; also writes img/parts.json
+    python tests/reproduce.py steps                 the tutorial's part 2, one switch at a time
     python tests/reproduce.py ablations             decisions undone, one by one, in the small model
     python tests/reproduce.py settings              the settings that were searched
     python tests/reproduce.py sizes                 sizes, with and without language models
@@ -82,6 +83,10 @@ PARTS = {
     '(b) no characters either': (('--no-language_models', '--no-characters'), None),
     '(c) no CRF either': (('--no-language_models', '--no-characters', '--no-crf'), None),
     'the small model': (SMALL, None)}
+# The tutorial's steps from (b) to the full model, where each changes one switch
+STEPS = {
+    '(b) and characters': (('--no-language_models', '--char_rnn_dim', '50'), None),
+    'and language models': (('--char_rnn_dim', '50'), None)}
 SEARCHED = {
     'learning rate 0.06': (('--lr', '0.06'), None),
     'learning rate decay 0': (('--lr_decay', '0'), None),
@@ -106,7 +111,7 @@ DECISIONS = {
 # Each is undone in the small model, which is fast enough for several seeds
 UNDONE = {name: ((*SMALL, *arguments), change)
           for name, (arguments, change) in DECISIONS.items()}
-VARIANTS = PARTS | SEARCHED | SIZES | UNDONE
+VARIANTS = PARTS | STEPS | SEARCHED | SIZES | UNDONE
 
 
 class Run(NamedTuple):
@@ -137,6 +142,7 @@ TABLES = {
     # (a) takes nearly as long as the full model
     'parts': on_corpora(PARTS, ('wnut17', 25, 3)) + on_corpora(
         [part for part in PARTS if part[:3] != '(a)'], ('ewt', 12, 1), ('gmb', 6, 1)),
+    'steps': on_corpora(STEPS, ('wnut17', 25, 3)),
     'ablations': on_corpora(['the small model', REPEATED], ('wnut17', 10, 3)) + on_corpora(
         [variant for variant in UNDONE if variant != REPEATED], ('wnut17', 10, 1)),
     'settings': on_corpora(['the full model'], *QUICK_BY_THREE) + on_corpora(SEARCHED, *QUICK),

@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 from conftest import FENCE, ROOT
+from test_prepare import SHARED
 from worked_example import (
     EMISSIONS, FILM_SCORES, FILM_TAG_MAP, FILM_TAGS, LENGTHS, SCORES, TAG_MAP, TRANSITIONS, WORDS)
 
 import inference
 import models
-import reproduce
 import train
 import utils
 
@@ -39,35 +39,32 @@ def example_claims():
     batch = utils.create_input_tensors([WORDS], [FILM_TAGS], word_map, char_map, FILM_TAG_MAP)
     forward, backward = batch.cmarkers_f, batch.cmarkers_b
     yield f'markers {listed(forward)}'
-    yield f'(The last marker, {forward[0, -1]}, is'
+    yield f'The last marker, {forward[0, -1]}, is at `<end>`'
     yield f'markers {listed(backward)}'
-    yield '({} for `dunston`, {} for `checks`, {} for `in`)'.format(*backward[0].tolist())
+    yield '{} for `dunston`, {} for `checks`, {} for `in`'.format(*backward[0].tolist())
+    yield f'Does it bother you that `<end>` is at {backward[0, -1]}'
     previous, current = [0, B, I, I], [B, I, I, END]
     cells = list(zip(previous, current))
     m = len(FILM_TAG_MAP)
     assert batch.tmaps[0].tolist() == [i * m + j for i, j in cells]
-    yield f'`B-FILM` after `<start>` is cell {cells[0]}'
-    yield (f'`I-FILM` after `B-FILM` is {cells[1]}, then {cells[2]}, and finally `<end>` after '
-           f'`I-FILM`, {cells[3]}')
     yield f'previous · {m} + current'
-    yield f'{batch.wmap_lengths[0]} words and {batch.cmap_lengths[0]} characters with `<end>`'
 
     scores = FILM_SCORES[0]
     emission, transition, both = EMISSIONS[0, 1, I], TRANSITIONS[B, I], scores[1, B, I]
     yield f'the tag I at `checks` scores {emission:g} + {transition:g} = {both:g}'
     gold = sum(scores[t, i, j] for t, (i, j) in enumerate(cells)).item()
     yield f'So B I I scores {gold:g}'
+    yield f'a sequence that scores {gold:g}'
     yield f'B, I, I, end add up to {gold}'
-    yield f'the best total is {gold}'
-    yield f'5³ = {m ** 3} here'
+    yield f'the best total is {gold:g}'
+    yield f'only 5³ = {m ** 3}'
     loss = models.ViterbiLoss(FILM_TAG_MAP)(FILM_SCORES, batch.tmaps, LENGTHS).item()
-    yield f'The loss is {loss:.4f}'
+    yield f'here {loss:.4f}'
     yield f'exp(-{loss:.4f}) = {torch.tensor(-loss).exp():.2f}'
     greedy = [scores[0, 0, O], scores[1, O, O], scores[2, O, O], scores[3, O, END]]
     for t, before in enumerate((0, O, O)):
         assert scores[t, before].argmax() == O
     yield 'O O O, for {:g} + {:g} + {:g} + {:g}'.format(*greedy) + f' = {sum(greedy):g}'
-    yield f'a sequence with {gold}'
     yield f'by {scores[0, 0, O]:g} to {scores[0, 0, B]:g}'
     yield f'I at `checks` scores {scores[1, O, I]:g} instead of {scores[1, B, I]:g}'
 
@@ -82,73 +79,56 @@ def example_claims():
     (two_words, three_words), = decoder.candidates(FILM_SCORES, LENGTHS, least=0.2)
     yield (f'the whole title has probability {three_words[-1]:.2f}, and `dunston checks` alone '
            f'{two_words[-1]:.2f}')
-    b_i_o = [scores[0, 0, B], scores[1, B, I], scores[2, I, O], scores[3, O, END]]
-    yield ('{:g} + {:g} + {:g} + {:g}'.format(*b_i_o)
-           + f' = {sum(b_i_o):g}, so it is exp({sum(b_i_o):g} - {legal.item():.4f}) = '
-           f'{(sum(b_i_o) - legal).exp().item():.3f}')
-    yield f'a little more probable, {two_words[-1]:.3f}'
+    changed = scores.clone()
+    changed[:, O, I] += 2 - TRANSITIONS[O, I]
+    cumulative, _ = inference.ViterbiDecoder(FILM_TAG_MAP).trellis(changed[None], LENGTHS)
+    assert inference.ViterbiDecoder(FILM_TAG_MAP).decode(changed[None], LENGTHS).tolist() == [
+        [O, I, I, END]]
+    assert decoder.decode(changed[None], LENGTHS).tolist() == [[B, I, I, END]]
+    yield f'O I I wins with {cumulative[-1][0, END]:g}'
 
     gold_2018 = (SCORES[0, 0, 0, 2] + SCORES[0, 1, 2, 3] + SCORES[0, 2, 3, 3] + SCORES[0, 3, 3, 4])
     loss = models.ViterbiLoss(TAG_MAP)(SCORES, torch.tensor([[2, 13, 18, 19]]), LENGTHS)
-    yield (f'The score is {gold_2018:.2f}, log Z {gold_2018 + loss:.4f} and the loss {loss:.4f}')
-
-
-def reading_path():
-    """The lines of models.py, datasets.py, and what stands first in the other scripts."""
-    parts = {'models.py': (None, None), 'datasets.py': (None, None),
-             'utils.py': ('# --- Maps', '# --- CoNLL'), 'train.py': (None, '# --- What main'),
-             'inference.py': ('class ViterbiDecoder', '# --- Tagging')}
-    lines = 0
-    for name, (first, end) in parts.items():
-        text = (ROOT / name).read_text(encoding='utf-8')
-        lines += text[text.index(first or ''):text.index(end) if end else None].count('\n')
-    return lines
+    yield (f'The score is {gold_2018:.2f}, as that tutorial says. Log Z is '
+           f'{gold_2018 + loss:.4f} and the loss {loss:.4f}')
 
 
 def other_claims():
     """What the prose says of settings, of the code and of the recorded run."""
     args, _ = train.parse_arguments([])
-    yield f'the state of an LSTM ({args.char_rnn_dim} numbers)'
-    yield f'third highway (2 · {args.char_rnn_dim} numbers)'
     words = {5: 'five', 10: 'ten', 1000: 'a thousand'}
-    yield f'fewer than {words[args.min_word_freq]} times'
+    yield f'occur fewer than {words[args.min_word_freq]} times'
     yield f'at least {words[args.min_word_freq]} times in the training file'
-    yield f'not improved for {words[args.patience]} epochs (`--patience`)'
     yield f'in a direction that suits its {words[args.batch_size]} sentences'
     # An average that forgets 0.2% after every second step
     yield f'moving average over about {words[round(2 / (1 - args.ema))]} steps'
-    yield f'Batches of {args.batch_size}, '
-    yield f'momentum {args.momentum} and a learning rate of {args.lr}'
-    yield f'divided by 1 + {args.lr_decay} · epoch, and dropout of {args.dropout}'
     most_negative = inference.ViterbiDecoder(FILM_TAG_MAP, 'iob2').mask.min().item()
-    yield f'{most_negative:,.0f} at each illegal cell'
-    yield f'Why is {most_negative:,.0f} used'
+    yield f'adds {most_negative:,.0f} to each illegal cell'
+    yield f'begins with 0 at `<end>` and {most_negative:,.0f} at all other tags'
     following, _ = models.lm_targets(torch.tensor([[1, 2]]), torch.tensor([2]), lm_vocab_size=9)
     yield f'the target is {following[0, 1]}'
-    yield f'The core is about {round(reading_path(), -2)} lines'
-    run = reproduce.TABLES['sizes'][0]
-    yield f'after {words[run.epochs]} epochs on {int(run.corpus[3:]):,} sentences of EWT'
-    sizes = {size: (without, having) for size, having, without in re.findall(
-        r'^\| (\d+) \| (\d\d\.\d\d)[^|]*\|[^|]*\| (\d\d\.\d\d) \|', MEASURED, re.MULTILINE)}
-    yield ('from {} to {} with LSTMs of 50, and from {} to {} with 300'
-           ).format(*sizes['50'], *sizes['300'])
-    pairs = {tags: row for tags, *row in re.findall(
-        r'^\| (\d+) \| ([\d.,]+) \| ([\d.]+) \| \d+ \|$', MEASURED, re.MULTILINE)}
-    yield ('ten sentences of 40 words then take {} ms, but {} with 267 tags. (As scores are sums, '
-           'matrix products could do it: {} ms.)').format(pairs['102'][0], *pairs['267'])
-    yield (f'reads {inference.WINDOW:,} lines before it answers (a program that waits for each '
-           f'needs `--batch_size 1`), {utils.MOST_CHARS} letters of a word at most, and lines of '
-           f'over {inference.MOST_WORDS:,} words in pieces')
     yield f'in {len(RUN["log"])} epochs; a line marks the best epoch, {RUN["best_epoch"]}'
     yield f"the sample run's, {RUN['threshold']}"
-    yield f'the model reaches about {float(RUN["end"][-1].split()[-1]):.2f} here'
-    gmb, wnut, best = (float(re.search(pattern, TEXT, re.MULTILINE)[1]) for pattern in (
-        r'^\| \*\*GMB\*\*.*?\| ([\d.]+)', r'^\| \*\*WNUT 2017\*\*.*?\| ([\d.]+)',
-        r'Here ([\d.]+) would have been better'))
-    yield f'{gmb / 100:.2f} on a large corpus of news, and {wnut / 100:.2f} on posts'
+    _, recall, _, entities = re.search(
+        r'^all +(\S+) +(\S+) +(\S+) +(\d+)', '\n'.join(RUN['end']), re.MULTILINE).groups()
+    recall = float(recall)
+    assert abs(recall - 2 / 3) < 0.03
+    yield 'about two of three names'
+    yield f'on {entities} entities, such a difference is noise'
+    page = (ROOT / 'data' / 'MODELS.md').read_text(encoding='utf-8')
+    recall = float(re.search(r'^\| all \| \| \| \S+ \| (\S+) \|', page, re.MULTILINE)[1])
+    assert abs(recall / 100 - 5 / 6) < 0.02
+    yield 'it finds five of six'
     rows = re.findall(r'^\| ([\d.]+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|$', TEXT, re.MULTILINE)
-    assert best == float(max(rows, key=lambda row: float(row[1]))[0])
+    best = float(max(rows, key=lambda row: float(row[1]))[0])
     yield f'Here {best:.2f} would have been better'
+    bert = re.search(r"([\d,]+), at BERT-base's size", TEXT)[1]
+    small = re.search(r'^\| the small model of this page.* ([\d,]+) to', TEXT, re.MULTILINE)[1]
+    assert round(int(small.replace(',', '')) / int(bert), -1) == 70
+    yield 'about seventy times as many words'
+    lower, = re.findall(r'^\| characters in lower case.*\| 1 \| ([\d.]+)', MEASURED, re.MULTILINE)
+    usual, = re.findall(r'^\| the small model \| 3 \| ([\d.]+) ± 1.2', MEASURED, re.MULTILINE)
+    yield f'it lost {float(usual) - float(lower):.1f} points in validation'
     picture = (ROOT / 'img' / 'highway.svg').read_text()
     gates = [gate for gate in ('0.05', '0.95', '0.5') if f'>{gate}<' in picture]
     yield ('With a gate of {} the input passes, with {} its transformation, with {} half of '
@@ -164,8 +144,6 @@ def recorded_outputs():
            f'{row["entity_f1"]:.4f}, accuracy {row["accuracy"]:.4f}; lr {row["lr"]:.4f}')
     # Two sentences and the line of the threshold
     yield from RUN['end'][-3:]
-    first, last = RUN['explained'][:7], RUN['explained'][16:]
-    yield ' '.join([*first, '...', *last])
 
 
 def test_recorded_outputs():
@@ -179,36 +157,105 @@ def section(title):
     return re.search(rf'^## {re.escape(title)}\n(.*?)^## ', TEXT, re.MULTILINE | re.DOTALL)[1]
 
 
-def test_what_each_part_buys():
-    """Every figure stands in tests/README.md; how fast the small model is, in the chart."""
-    text = section('What did each part buy?')
-    figures = re.findall(r'\d+\.\d+(?: ± \d+\.\d+)?', re.sub(r'\]\([^)]*\)', ']', text))
+def cells(title):
+    """The cells of the tables in a section of the README."""
+    return [cell.strip() for row in re.findall(r'^\|(.*)\|$', section(title), re.MULTILINE)
+            for cell in row.split('|')]
+
+
+@pytest.mark.parametrize('title', [
+    'Why learn this now?', 'Part 2: the network', 'Part 3: using it and training it'])
+def test_measured_figures(title):
+    """Every figure of a table stands in tests/README.md, or is a setting."""
+    text = re.sub(r'\]\([^)]*\)', ']', ' '.join(cells(title)))
+    figures = re.findall(r'(?<![\w.,-])\d+\.\d+(?: ± \d+\.\d+)?|(?<![\w.])\d+,\d+', text)
+    args, _ = train.parse_arguments([])
+    settings = {str(one) for one in (args.lr, args.lr_decay, args.momentum, args.dropout)}
     assert len(figures) > 8
     for figure in figures:
-        assert re.search(rf'(?<![\d.]){figure}(?![\d.])', MEASURED), figure
+        found = re.search(rf'(?<![\d.]){re.escape(figure)}(?![\d.])', MEASURED)
+        assert found or figure in settings, figure
+
+
+def test_settings():
+    args, _ = train.parse_arguments([])
+    row = (f'| of {args.batch_size} sentences | {args.lr}, divided by 1 + {args.lr_decay} · epoch '
+           f'| {args.momentum} | {args.dropout} | clipped to ±{args.grad_clip:g} |')
+    assert row in TEXT
+    assert f'When it has not improved for {["ten"][args.patience - 10]} epochs' in TEXT
+
+
+def unigram_loss(file, task, column):
+    """The language models' loss if word frequencies are all they know, and the share of <unk>."""
+    args, _ = train.parse_arguments([])
+    words, tags = utils.read_corpus(file, task, column, 'iobes')
+    maps = utils.create_maps(words, tags, args.min_word_freq, args.min_char_freq, args.caseless)
+    batch, size = utils.create_input_tensors(words, tags, *maps), len(maps[0])
+    # The entropy of each model's targets: the next words, and the previous ones
+    counts = [torch.bincount(targets[targets >= 0], minlength=size).double()
+              for targets in models.lm_targets(batch.wmaps, batch.wmap_lengths, size)]
+    entropies = [torch.special.entr(count / count.sum()).sum().item() for count in counts]
+    return sum(entropies), (sum(counts)[size - 1] / sum(counts).sum()).item()
+
+
+def language_model_row(name):
+    """Three figures of the README's table: the share of <unk>, two losses."""
+    figures = re.search(rf'^\| {re.escape(name)} \| (\d+)% \| ([\d.]+) \| ([\d.]+) \|$', TEXT,
+                        re.MULTILINE)
+    return [float(figure) for figure in figures.groups()]
+
+
+def test_language_models_on_the_sample():
+    """They learn little more than how often each word occurs."""
+    share, alone, trained = language_model_row('`data/sample`, 720 sentences')
+    loss, unknown = unigram_loss(train.SAMPLE / 'train.txt', 'ner', -1)
+    assert (share, alone) == (round(100 * unknown), round(loss, 2))
+    assert trained == round(RUN['log'][-1]['lm_loss'], 2)
+
+
+def test_language_models_on_ewt():
+    share, alone, trained = language_model_row('English Web Treebank, 12,544 sentences')
+    saved = utils.load_checkpoint(ROOT / 'data' / 'pos.pth.tar')['scores']
+    assert trained == round(saved['lm_loss'], 2)
+    if not (SHARED / 'ewt').exists():
+        pytest.skip('needs the corpora')
+    loss, unknown = unigram_loss(SHARED / 'ewt' / 'train.txt', 'pos', 1)
+    assert (share, alone) == (round(100 * unknown), round(loss, 2))
+
+
+def test_the_small_model_is_fast():
+    """Both figures come from the chart's curves."""
     curves = json.loads((ROOT / 'img' / 'parts.json').read_text())
-    words = {5: 'five', 6: 'six', 7: 'seven', 8: 'eight', 9: 'nine', 17: 'seventeen'}
+    words = {6: 'six', 8: 'eight', 17: 'seventeen'}
     pairs = {corpus: (curves[corpus]['the small model'], curves[corpus]['the full model'])
              for corpus in ('wnut17', 'ewt', 'gmb')}
     ratios = {round(full['seconds'] / small['seconds']) for small, full in pairs.values()}
     small, full = pairs['wnut17']
     reached = small['scores'][int(5 * 60 / small['seconds']) - 1]
     epochs = next(i for i, score in enumerate(full['scores'], 1) if score >= reached)
-    assert (f'trains {words[min(ratios)]} to {words[max(ratios)]} times as fast: on WNUT 2017, '
-            f'after five minutes, it is where the full model is after '
-            f'{words[round(epochs * full["seconds"] / 60)]}') in ' '.join(text.split())
+    assert (f'its epochs are {words[min(ratios)]} to {words[max(ratios)]} times as fast.** On WNUT '
+            f'2017, after five minutes, it is where the full model is after '
+            f'{words[round(epochs * full["seconds"] / 60)]}') in ' '.join(TEXT.split())
+
+
+def test_no_paragraph_carries_three_measured_figures():
+    """Tables do. Those of the worked example are computed."""
+    text = re.sub(r'^\|.*$|^\$\$.*\$\$$|^!\[.*\)$', '', FENCE.sub('', TEXT), flags=re.MULTILINE)
+    for paragraph in re.split(r'\n\s*\n', text):
+        paragraph = ' '.join(paragraph.split())
+        for claim in sorted(example_claims(), key=len, reverse=True):
+            paragraph = paragraph.replace(claim, ' ')
+        assert len(re.findall(r'(?<![\w.])\d+\.\d+', paragraph)) < 3, paragraph
 
 
 # What others measured, and what only illustrates
 GIVEN = [
-    'F1 falls from 91.24 to 90.79 without them', '90.95 with it on CoNLL-2003, instead of 91.24',
-    "the paper's 91.24 ± 0.12", "That tutorial's F1 of 91.6 is a mean over batches",
-    "the word's embedding (100)", 'all 400,000 words of a vector file',
+    "the authors' F1 falls from 91.24 to 90.79 without them",
+    'an embedding for each word, 100 numbers', 'all 400,000 words of a vector file',
     'believe every entity above 0.2, say', 'only those above 0.9',
-    'With an F1 of 0.5, keep whatever is above 0.25', '--word_rnn_dim 200',
-    'of a hundred candidates with 0.9, are about ninety right?', 'You need Python 3.11 or newer',
-    'CC BY-SA 4.0',
-    'if you have PyTorch 2.6 or newer']
+    'Of a hundred candidates with 0.9, about ninety should be right', 'Python 3.11 or newer',
+    'CC BY-SA 4.0', 'If you have PyTorch 2.6 or newer', 'and 100 is perfect',
+    'LSTMs of 300 are no better than those of 50', 'The core of the six scripts is about 600 lines']
 
 
 @pytest.mark.parametrize('claims', [example_claims, other_claims, lambda: GIVEN])
@@ -220,8 +267,7 @@ def test_claims(claims):
 def test_no_other_figures():
     """Whoever writes a new figure into the prose has to say above where it comes from."""
     text = prose()
-    figures = re.findall(r'\d+\.\d+(?: ± \d+\.\d+)?', section('What did each part buy?'))
-    claims = [*example_claims(), *other_claims(), *GIVEN, *figures]
+    claims = [*example_claims(), *other_claims(), *GIVEN]
     for claim in sorted(claims, key=len, reverse=True):
         text = text.replace(claim, ' ')
     # Years and the names of corpora are no figures

@@ -1,11 +1,13 @@
 """The README: every snippet runs, and prints what stands beneath it; every link leads somewhere."""
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
 import zlib
+from collections import Counter
 
 import pytest
 from conftest import FENCE, ROOT, SMALL
@@ -45,19 +47,19 @@ def run(command, folder):
 
 
 def shell_lines():
-    """The README's shell commands, one by one."""
-    return [line for language, text in BLOCKS if language == 'bash'
-            for line in re.sub(r'\s+#.*', '', text).splitlines() if line]
+    """The README's shell commands, one by one; `sh` needs a download or files of one's own."""
+    return [line for language, text in BLOCKS if language in ('bash', 'sh')
+            for line in re.sub(r'\s+#.*|\\\n', '', text).splitlines() if line]
 
 
 def small(line):
     """The same command at sizes that take seconds, without network and for this machine.
 
     Returns:
-        Its words, or None if the tests run it in another way: installing (CI), and all of the
-        tests and tables.
+        Its words, or None if the tests run it in another way: installing (CI), all of the tests and
+        tables, and the exercises (test_exercises.py).
     """
-    if 'pytest' in line or line.startswith('python3 -m venv'):
+    if re.search('pytest|^python3 -m venv|exercises.py', line):
         return None
     # What is printed is looked at, not written to a file
     line = re.sub(r' > \S+$', '', line)
@@ -69,14 +71,16 @@ def small(line):
     text = re.search(r' --text "(.*)"', line)
     # The real corpora and vectors are not here
     line = re.sub('data/(wnut17|gmb|ewt)/', 'my/', line)
-    line = line.replace('data/glove/glove.6B.100d', 'my/vectors')
+    for name, mine in (('train', 'train'), ('testa', 'val'), ('testb', 'test')):
+        line = re.sub(rf'\beng\.{name}\b', f'my/{mine}.txt', line)
+    line = re.sub(r'(data/glove/)?glove\.6B\.100d', 'my/vectors', line)
     words = line.replace(text.group(), '').split() if text else line.split()
     assert words[0] == 'python', line
     if 'train.py' in line:
         epochs = '2' if '--checkpoint' in line else '1'
         words += [*map(str, SMALL), '--epochs', epochs]
         # Each run in a folder of its own, where no other run of the same second is in the way
-        if '--checkpoint' not in line:
+        if '--checkpoint' not in line and '--output_dir' not in line:
             words += ['--output_dir', f'runs/{zlib.crc32(line.encode())}']
     if 'prepare.py' in line and 'jsonl' not in line:
         # Tested with a server of its own
@@ -130,37 +134,104 @@ def headings(path):
             for heading in re.findall(r'^#+ (.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)}
 
 
-@pytest.mark.parametrize('document', ['README.md', 'tests/README.md'])
+def definitions(path):
+    """A script's functions and classes: name -> its lines, as a range."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+             if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return {node.name: range(node.lineno, node.end_lineno + 1) for node in nodes}
+
+
+@pytest.mark.parametrize('document', ['README.md', 'tests/README.md', 'data/MODELS.md'])
 def test_links_and_names(document):
-    """Files that are linked exist; a function named in a link is in the file; headings exist."""
+    """Files that are linked exist, headings exist; a function's link leads to its first line."""
     document = ROOT / document
     prose = FENCE.sub('', document.read_text(encoding='utf-8'))
     links = re.findall(r'\[([^\]]*)\]\(([^)\s]*)\)', prose)
-    assert links
     for text, target in links:
         if target.startswith('http'):
             continue
         file, _, anchor = target.partition('#')
         path = document.parent / file if file else document
         assert path.exists(), target
-        assert not anchor or anchor in headings(path), target
         name = text.strip('`').split('.')[-1]
         if file.endswith('.py') and text.startswith('`') and text.strip('`') != file:
-            assert re.search(rf'^ *(def|class) {name}\b', path.read_text(), re.MULTILINE), (
-                f'{text} in {target}')
+            line = definitions(path)[name][0]
+            assert target == f'{file}#L{line}', f'{text} is in line {line}, not {target}'
+        else:
+            assert not anchor or anchor in headings(path), target
+
+
+def test_order_of_reading():
+    """The table says about how many lines its functions have, and the text how many in all."""
+    text = section('Reading the code')
+    rows = re.findall(r'^\| [^|]+ \| (\[.*\)) \| (\d+) \|$', text, re.MULTILINE)
+    assert len(rows) == 4
+    for links, lines in rows:
+        found = sum(len(definitions(ROOT / file)[name])
+                    for name, file in re.findall(r'\[`(\w+)`\]\((\w+\.py)', links))
+        assert int(lines) == round(found, -1), links
+    total = round(sum(int(lines) for _, lines in rows), -2)
+    assert f'The core of the six scripts is about {total} lines.' in text
+
+
+def section(title):
+    """The text under a heading, up to the next one of its level."""
+    return re.search(rf'^## {re.escape(title)}\n(.*?)^## ', README, re.MULTILINE | re.DOTALL)[1]
+
+
+def sections():
+    """The README's sections, (marks of the heading, title, text without blocks and tables)."""
+    prose = re.sub(r'^\|.*$', '', FENCE.sub('', README), flags=re.MULTILINE)
+    return re.findall(r'^(#+) (.*)\n((?:(?!^#).*\n)*)', prose, re.MULTILINE)
+
+
+def count(text):
+    """The number of words."""
+    return sum(any(c.isalnum() for c in word) for word in text.split())
 
 
 def test_length():
-    """It teaches in fewer words than 6,000."""
-    # Code and tables aside
-    prose = re.sub(r'^\|.*$', '', FENCE.sub('', README), flags=re.MULTILINE)
-    assert sum(any(c.isalnum() for c in word) for word in prose.split()) < 6000
+    """It teaches in at most 5,600 words, and says how many each part has."""
+    words = [(marks, title, count(title) + count(text)) for marks, title, text in sections()]
+    assert sum(number for *_, number in words) <= 5600
+    assert next(number for _, title, number in words if title == 'Why learn this now?') <= 300
+    parts, part = Counter(), None
+    for marks, title, number in words:
+        # A part's sections are one level below it
+        part = part if marks == '###' else title
+        parts[part] += number
+    said = dict(re.findall(r'^\| \*\*\[(Part.*?)\]\(.*?\| ([\d,]+) words', README, re.MULTILINE))
+    assert len(said) == 3
+    for part, number in said.items():
+        assert f'{round(parts[part], -2):,}' == number, part
+
+
+def test_contents():
+    """The list of contents has every section, in order."""
+    listed = re.findall(r'\[([^\]]*)\]\(#', section('How to read this page'))
+    assert listed == [title for _, title, _ in sections()][2:]
+
+
+def test_each_part_talks_to_its_reader():
+    """Every section asks or addresses its reader; guesses are folded; key sentences are bold."""
+    for marks, title, text in sections():
+        if marks == '###':
+            assert re.search(r'\?|\byou\b|\byour\b|\blet\'s\b', text, re.IGNORECASE), title
+            assert '**' in text, title
+    assert README.count('<details><summary>') == README.count('</details>') >= 9
+
+
+def test_no_long_parentheses():
+    for *_, text in sections():
+        text = re.sub(r'^\$\$.*$', '', re.sub(r'\]\([^)]*\)', ']', text), flags=re.MULTILINE)
+        for inside in re.findall(r'\(([^()]*)\)', re.sub('`[^`]*`', 'code', text)):
+            assert len(inside.split()) <= 8, inside
 
 
 def test_arguments_exist():
     """Every --argument of the README is one of some script."""
     scripts = [*SCRIPTS, 'data/prepare.py', 'tests/benchmark.py', 'tests/conftest.py',
-               'tests/reproduce.py', 'tests/baseline.py', 'img/draw.py']
+               'tests/reproduce.py', 'tests/baseline.py', 'tests/exercises.py', 'img/draw.py']
     code = ''.join((ROOT / script).read_text() for script in scripts)
     others = {'--standalone', '--nproc_per_node', '--nnodes', '--rdzv-backend', '--rdzv-endpoint',
               '--help'}
