@@ -126,8 +126,10 @@ class LM_LSTM_CRF(nn.Module):
             # Both states pass the third highway and join the words: (N, L_w, feature_dim)
             subword = self.subword_hw(self.dropout(torch.cat((states_f, states_b), dim=2)))
             features = torch.cat((features, self.dropout(subword)), dim=2)
+
         # The word BiLSTM puts each word into its context: (N, L_w, word_rnn_dim)
         context = self.dropout(self.read_words(features, wmap_lengths))
+
         # The CRF scores each tag after each tag: (N, L_w, m, m)
         return self.crf(context), lm_f_scores, lm_b_scores
 

@@ -91,16 +91,20 @@ def main(argv):
     args, checkpoint = parse_arguments(argv)
     join_processes(args)
     torch.manual_seed(args.seed)
+
     # Files: for each of them, the words and the tags of its sentences
     files, known_tags = list_files(args), checkpoint and checkpoint['maps']['tag_map']
     corpora = [read_corpus(file, args.task, args.tag_column, args.tag_scheme, args.word_column,
                            known_tags) for file in files]
     describe(files, corpora, args)
+
     # Maps, and vectors of the words: new ones, or the checkpoint's
     maps, vectors = make_maps(corpora, checkpoint, args)
+
     # Tensors, in batches of sentences of similar length
     train_loader = make_loader(*corpora[0], maps, args, training=True)
     val_loader = make_loader(*corpora[1], maps, args)
+
     # The run: a model and all that trains it, from the first epoch or from the checkpoint's
     run = Run(args, maps, vectors, train_loader.dataset)
     with locked(args.output_dir):

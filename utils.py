@@ -69,16 +69,19 @@ def encode(words, tags, word_map, char_map, tag_map):
     words = [readable(word) for word in words]
     # dunston, checks, in, <end>: [1, 2, 3, 4]
     wmap = [word_index(word, word_map) for word in words] + [word_map['<end>']]
+
     # 'dunston checks in ' and 'ni skcehc notsnud ', each with <end>: 19 characters
     text = ' '.join(words)
     chars = [char_map.get(char, char_map['<unk>']) for char in text]
     cmap_f = chars + [char_map[' '], char_map['<end>']]
     cmap_b = chars[::-1] + [char_map[' '], char_map['<end>']]
+
     # Words begin at 0, 8, 15. Markers are the spaces after them, and <end>: [7, 14, 17, 18]
     *starts, end_place = word_starts(words)
     cmarker_f = [start - 1 for start in (*starts[1:], end_place)] + [end_place]
     # In 'ni skcehc notsnud ', a word that began at p is followed by its space at 17 - p: [17, 9, 2]
     cmarker_b = [len(text) - start for start in starts] + [end_place]
+
     # <start>, B, I, I, <end>: cells (0, 1), (1, 2), (2, 2), (2, 4), previous * 5 + current
     path = [] if tags is None else [tag_map[tag] for tag in ('<start>', *tags, '<end>')]
     tmap = [previous * len(tag_map) + current for previous, current in pairwise(path)]

@@ -548,7 +548,7 @@ def padding():
                                        linewidth=0.6, facecolor=COLORS[kind][0],
                                        edgecolor=COLORS[kind][1]))
         write(ax, x, 16, title, ha='left', weight='bold')
-        write(ax, x, 153, f'{wasted / read:.0%} of an epoch are pads (grey)', size=9.5, ha='left')
+        write(ax, x, 153, f'{wasted / read:.0%} of an epoch is padding (gray)', size=9.5, ha='left')
     return ax
 
 
