@@ -43,6 +43,9 @@ def example_claims():
     yield f'markers {listed(backward)}'
     yield '{} for `dunston`, {} for `checks`, {} for `in`'.format(*backward[0].tolist())
     yield f'Does it bother you that `<end>` is at {backward[0, -1]}'
+    maps = utils.create_maps([['in', 'oslo']], [['O', 'O']], min_word_freq=1)
+    oslo = utils.create_input_tensors([['in', 'oslo']], None, *maps)
+    yield f'At {listed(oslo.cmarkers_f)}, and at {listed(oslo.cmarkers_b)}, as'
     previous, current = [0, B, I, I], [B, I, I, END]
     cells = list(zip(previous, current))
     m = len(FILM_TAG_MAP)
