@@ -32,7 +32,6 @@ from worked_example import (  # noqa: E402
     EMISSIONS, FILM_SCORES, FILM_TAG_MAP, FILM_TAGS, LENGTHS, TRANSITIONS, WORDS)
 
 from datasets import SimilarLengthSampler  # noqa: E402
-import inference  # noqa: E402
 from inference import (  # noqa: E402
     ViterbiDecoder, judge, load_tagger, score_ranges, score_thresholds, tag_labeled)
 from models import Highway, lm_targets  # noqa: E402
@@ -734,7 +733,6 @@ PICTURES |= {f'viterbi_{number}': partial(viterbi, number) for number in range(1
 # --- Recording and drawing ---
 
 TASK = 'Amara Okafor of Lagos University wrote The Salt Road in Oslo .'.split()
-EXPLAINED = 'Jordan flew to Paris'
 AMBIGUOUS = 'Jordan flew from Paris to Jordan .'.split()
 
 
@@ -796,10 +794,9 @@ def record(folder):
     path = Path(folder) / BEST_CHECKPOINT
     run, tagger = read_run(folder), load_tagger(path)
     # What training prints at its end, without the line that names its files (it also finds the
-    # threshold again), and what inference.py's --explain prints
+    # threshold again)
     arguments = Namespace(**{**tagger.arguments, 'output_dir': folder})
     run['end'] = printed(finish, arguments, *read_files(arguments))[1:]
-    run['explained'] = printed(inference.main, [str(path), '--explain', '--text', EXPLAINED])
     tags, tag_map = run['tags'], tagger.maps['tag_map']
     task_tags = next(tagger.tag([TASK]))['tags']
     scores, lengths = tagger.score([AMBIGUOUS])
