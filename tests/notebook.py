@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / 'img' / 'tutorial.ipynb'
 # Where git finds the project; empty as long as it has no public address
 REPOSITORY = ''
-# The first cell, with ADDRESS for REPOSITORY
+# What only the notebook says
+NOTE = '''
+This notebook is the project's README. Run the first cell below in any case; it takes the place of
+the commands that install and activate an environment. Lines that begin with `!` are commands of
+the shell. Those that stand in the text need files of your own or a download: to run one, put `!`
+before it. To write a file such as `my/crf.py`, begin a cell with `%%writefile my/crf.py`.
+'''
+# The first cell of code, with ADDRESS for REPOSITORY
 SETUP = '''
 # Goes to the project's folder (fetches it if it isn't here), and installs what is missing
 import os
@@ -48,7 +55,7 @@ else:
 
 # What becomes a code cell: its language, its text, and its output or None
 BLOCK = re.compile(r'(?ms)^```(python|bash)\n(.*?)^```$\n?(?:^```\n(.*?)^```$\n?)?')
-# Commands in whose place the first cell is
+# Commands in whose place the first cell of code is
 INSTALLING = re.compile(r'-m venv |/activate\b|\bpip3? install ')
 # Code, which stays as it is, or what stands before a relative target, and its img/ or None
 LINK = re.compile(r'(?s)(`+).+?\1|(\]\(|(?:src|href)=")(?![#/]|\w+:)(img/)?')
@@ -112,7 +119,8 @@ def code_cell(source, output=None, hidden=False):
 
 def make(text):
     """The notebook of a text such as the README's."""
-    cells, waiting, end = [code_cell(SETUP.replace('ADDRESS', repr(REPOSITORY)))], '', 0
+    setup = code_cell(SETUP.replace('ADDRESS', repr(REPOSITORY)))
+    cells, waiting, end = [make_cell('markdown', NOTE), setup], '', 0
     for block in BLOCK.finditer(text):
         before = text[:block.start()]
         waiting, end = waiting + before[end:], block.end()

@@ -33,8 +33,8 @@ def output(cell):
 
 
 def texts(text):
-    """The markdown cells of a text."""
-    return [source(cell) for cell in select(notebook.make(text), 'markdown')]
+    """The markdown cells of a text, without the first, which is the notebook's own."""
+    return [source(cell) for cell in select(notebook.make(text), 'markdown')[1:]]
 
 
 def codes(text):
@@ -91,7 +91,7 @@ def test_no_word_of_the_readme_is_lost():
             pieces.append(README[last:start])
             last = end
     expected = prose(''.join([*pieces, README[last:]]))
-    found = prose('\n'.join(source(cell) for cell in select(json.loads(STORED), 'markdown')))
+    found = prose('\n'.join(source(cell) for cell in select(json.loads(STORED), 'markdown')[1:]))
     assert found == expected and len(found) > 1000
 
 
@@ -145,8 +145,8 @@ train.py
     'python -m venv .venv', '. .venv/bin/activate', 'python -m pip install nltk',
     'pip3 install nltk', '# Nothing to do', 'pip install -r a.txt && python -m pytest', ''])
 def test_a_block_that_only_installs_is_left_out(command):
-    assert notebook.make(f'one\n```bash\n{command}\n```\n```\noutput\n```\ntwo')['cells'][1:] == [
-        {'id': 'cell-2', 'cell_type': 'markdown', 'metadata': {}, 'source': ['one\n', 'two']}]
+    assert notebook.make(f'one\n```bash\n{command}\n```\n```\noutput\n```\ntwo')['cells'][2:] == [
+        {'id': 'cell-3', 'cell_type': 'markdown', 'metadata': {}, 'source': ['one\n', 'two']}]
     assert texts(f'one\n```bash\n{command}\n```\ntwo\n```python\na\n```') == ['one\ntwo']
 
 
@@ -219,10 +219,18 @@ f
                            f'f\n\n{plain}\n\n**2**']
 
 
+def test_the_note_tells_how_to_use_a_notebook():
+    first, second = notebook.make(README)['cells'][:2]
+    assert (first['cell_type'], second['cell_type']) == ('markdown', 'code')
+    for word in ('`!`', '`%%writefile my/crf.py`'):
+        assert word in source(first)
+
+
 def test_ids_and_kernel():
     made = notebook.make('a\n```python\nb\n```\n# c')
     assert [(cell['id'], cell['cell_type']) for cell in made['cells']] == [
-        ('cell-1', 'code'), ('cell-2', 'markdown'), ('cell-3', 'code'), ('cell-4', 'markdown')]
+        ('cell-1', 'markdown'), ('cell-2', 'code'), ('cell-3', 'markdown'), ('cell-4', 'code'),
+        ('cell-5', 'markdown')]
     assert made['metadata']['kernelspec']['name'] == 'python3'
     assert made['metadata']['language_info'] == {'name': 'python'}
 
@@ -247,7 +255,7 @@ def project(tmp_path):
 
 def set_up(folder, times=1):
     """Run the first cell in a folder: what it prints, the folder and CRF, and PATH's first."""
-    cell = source(notebook.make(README)['cells'][0])
+    cell = source(notebook.make(README)['cells'][1])
     # Only the cell puts the current folder on sys.path
     before = 'import sys\n\nsys.path.remove("")\n'
     after = ('from models import CRF\n'
@@ -300,7 +308,7 @@ def test_the_first_cell_asks_for_an_address(project, tmp_path, monkeypatch, name
 
 
 def test_the_first_cell_is_short():
-    cell = notebook.make(README)['cells'][0]['source']
+    cell = notebook.make(README)['cells'][1]['source']
     assert len(cell) < 25 and cell[0].startswith('# ') and max(map(len, cell)) <= 100
 
 
