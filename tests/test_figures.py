@@ -244,9 +244,9 @@ def test_the_small_model_is_fast():
     small, full = pairs['wnut17']
     reached = small['scores'][int(5 * 60 / small['seconds']) - 1]
     epochs = next(i for i, score in enumerate(full['scores'], 1) if score >= reached)
-    assert (f'its epochs are {words[min(ratios)]} to {words[max(ratios)]} times as fast.** It needs '
-            f'more of them, but on WNUT 2017, after five minutes, it is where the full model is after '
-            f'{words[round(epochs * full["seconds"] / 60)]}') in ' '.join(TEXT.split())
+    assert (f'its epochs are {words[min(ratios)]} to {words[max(ratios)]} times as fast.** It '
+            f'needs more of them, but on WNUT 2017, after five minutes, it is where the full model '
+            f'is after {words[round(epochs * full["seconds"] / 60)]}') in ' '.join(TEXT.split())
 
 
 def test_no_paragraph_carries_three_measured_figures():
