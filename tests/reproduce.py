@@ -146,7 +146,7 @@ TABLES = {
     'ablations': on_corpora(['the small model', REPEATED], ('wnut17', 10, 3)) + on_corpora(
         [variant for variant in UNDONE if variant != REPEATED], ('wnut17', 10, 1)),
     'settings': on_corpora(['the full model'], *QUICK_BY_THREE) + on_corpora(SEARCHED, *QUICK),
-    'sizes': on_corpora(SIZES, ('ewt4000', 5, 1)),
+    'sizes': on_corpora(SIZES, ('ewt4000', 5, 3)),
 }
 
 
