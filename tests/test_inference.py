@@ -233,19 +233,19 @@ def test_tokenizer_loses_nothing_of_random_text(text):
     assert visible(''.join(split(text))) == visible(text)
 
 
-def seconds(text, runs=3):
-    """How long the tokenizer takes at best; other processes do not count."""
+def seconds(function, *arguments, runs=3):
+    """How long a function takes at best; other processes do not count."""
     times = []
     for _ in range(runs):
         begin = time.process_time()
-        split(text)
+        function(*arguments)
         times.append(time.process_time() - begin)
     return min(times)
 
 
 def check_time_is_linear(pattern):
-    short, long = (seconds((pattern * length)[:length]) for length in (20_000, 40_000))
-    assert long < min(3 * short + 0.05, 1), f'{pattern!r}: {short:.3f} and {long:.3f} seconds'
+    short, long = (seconds(split, (pattern * length)[:length]) for length in (20_000, 40_000))
+    assert long < 3 * short + 0.05, f'{pattern!r}: {short:.3f} and {long:.3f} seconds'
 
 
 @pytest.mark.parametrize('pattern', [
@@ -263,7 +263,7 @@ def test_time_is_linear_for_the_worst_of_random_patterns(rounds):
     generator = random.Random(0)
     patterns = [''.join(generator.choices(SPECIAL, k=generator.randint(4, 6)))
                 for _ in range(20 * rounds)]
-    patterns.sort(key=lambda pattern: seconds(pattern * 500, runs=1))
+    patterns.sort(key=lambda pattern: seconds(split, pattern * 500, runs=1))
     for pattern in patterns[-5:]:
         check_time_is_linear(pattern)
 
@@ -805,10 +805,10 @@ def test_validation_is_in_bounded_batches_of_all_sentences():
 
 def test_choosing_takes_time_and_memory_in_proportion():
     candidates = [('X', 3 * n, 3 * n + 2, 0.9) for n in range(20_000)]
+    short, long = (seconds(choose, candidates[:number], 0.5) for number in (5_000, 20_000))
+    assert long < 8 * short + 0.05, f'{short:.3f} and {long:.3f} seconds'
     tracemalloc.start()
-    began = time.process_time()
     assert choose(candidates, 0.5) == candidates
-    assert time.process_time() - began < 0.5
     assert tracemalloc.get_traced_memory()[1] < 30e6
     tracemalloc.stop()
 
