@@ -129,7 +129,6 @@ class LM_LSTM_CRF(nn.Module):
 
         # The word BiLSTM puts each word into its context: (N, L_w, word_rnn_dim)
         context = self.dropout(self.read_words(features, wmap_lengths))
-
         # The CRF scores each tag after each tag: (N, L_w, m, m)
         return self.crf(context), lm_f_scores, lm_b_scores
 
