@@ -471,7 +471,7 @@ def run_main(main):
     except KeyboardInterrupt:
         sys.exit('interrupted')
     except (RuntimeError, MemoryError) as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's could swallow the line below
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's would swallow the line below
         if re.search('MemoryError|allocate memory|size calculation', f'{type(error)} {error}'):
             sys.exit('error: expected more memory; smaller batches or sizes need less')
         if 'TORCHELASTIC_RUN_ID' not in os.environ:

@@ -440,8 +440,7 @@ def trellis(values, kinds, height=236, bold=()):
             kind = kinds.get((t, tag), 'tag' if t else 'plain')
             box(ax, x, y, 56, 34, '', kind)
             write(ax, x, y - 8 if t else y, SHORT[tag], size=9)
-            write(ax, x, y + 7, row[tag],
-                  weight='bold' if (t, tag) in bold else 'normal')
+            write(ax, x, y + 7, row[tag], weight='bold' if (t, tag) in bold else 'normal')
     for t, title in enumerate(TITLES[:-1], 1):
         write(ax, column(t)[1][0], 14, title, weight='bold')
     return ax

@@ -214,6 +214,34 @@ def test_an_error_of_our_own_is_not_blamed_on_standard_output(unbuffered):
     assert 'error: ' not in result.stderr
 
 
+# A standard error during whose writing torchrun's signal comes
+WHILE_IT_WRITES = '''
+import os, signal, sys, utils
+
+class Interrupted:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sys.__stderr__.write(text)
+
+    def flush(self):
+        sys.__stderr__.flush()
+
+def main(_):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stderr = Interrupted()
+    raise RuntimeError('Connection closed by peer')
+
+utils.run_main(main)
+'''
+
+
+def test_a_signal_does_not_swallow_what_went_wrong():
+    result = subprocess.run([sys.executable, '-c', WHILE_IT_WRITES], cwd=ROOT, capture_output=True,
+                            text=True, env={**os.environ, 'TORCHELASTIC_RUN_ID': '1'})
+    assert result.stderr == 'error: several processes failed: Connection closed by peer\n'
+    assert result.returncode == 1
+
+
 def test_dynamic_rnn(capsys):
     dynamic_rnn.main([])
     output = capsys.readouterr().out
